@@ -1,0 +1,72 @@
+"""The benchmark's metrics, all in per cent: T1, AU, AS and H."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zsl_lib.data.dataset import ZSLDataset
+from zsl_lib.errors import DataError
+
+
+class Recogniser(Protocol):
+    """Anything that scores images against class descriptions."""
+
+    def scores(self, x: Tensor, semantics: Tensor) -> Tensor:
+        """Scores ``[N, C]`` of inputs ``[N, ...]`` for candidate classes ``[C, K]``; higher is likelier."""
+        ...
+
+
+class Accuracies(NamedTuple):
+    """T1: unseen images among unseen classes. AU, AS: unseen, seen images among all classes. H: their
+    harmonic mean. All are per-class averages in per cent."""
+
+    T1: float
+    AU: float
+    AS: float
+    H: float
+
+
+def per_class_accuracy(labels: Tensor, predictions: Tensor) -> float:
+    """Mean over classes of the share of each class's examples predicted right, in per cent.
+
+    The mean is over the classes that occur in ``labels``: a class without test examples does not count,
+    and each class counts alike, however many examples it has. Equals scikit-learn's balanced accuracy.
+    """
+    if len(labels) == 0 or labels.shape != predictions.shape:
+        found = f"{tuple(labels.shape)} labels and {tuple(predictions.shape)} predictions"
+        raise DataError("per_class_accuracy", found=found, expected="equally many, at least one")
+    _, index = labels.unique(return_inverse=True)
+    right = torch.bincount(index, weights=(labels == predictions).double())
+    return float((right / torch.bincount(index)).mean()) * 100
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), and 0 if both are 0 (paper 1, §5.3)."""
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+
+
+def predict(recogniser: Recogniser, x: Tensor, semantics: Tensor, classes: Tensor) -> Tensor:
+    """The best-scoring of ``classes`` for each row of x, int64 ``[N]``; ties go to the first."""
+    scores = recogniser.scores(x, semantics[classes])
+    if tuple(scores.shape) != (len(x), len(classes)):
+        raise DataError("scores", found=tuple(scores.shape), expected=(len(x), len(classes)))
+    return classes[scores.cpu().argmax(1)]
+
+
+def evaluate(recogniser: Recogniser, dataset: ZSLDataset) -> Accuracies:
+    """Zero-shot and generalised zero-shot accuracy of a fitted recogniser on the test sets.
+
+    T1: ``test_unseen`` among the unseen classes. AU and AS: ``test_unseen`` and ``test_seen`` among all
+    classes that are seen or unseen (Xian et al.'s protocol).
+    """
+    everything = torch.cat([dataset.seen, dataset.unseen]).sort().values
+    unseen_x, unseen_y = dataset.x(dataset.test_unseen), dataset.labels[dataset.test_unseen]
+    seen_x, seen_y = dataset.x(dataset.test_seen), dataset.labels[dataset.test_seen]
+    t1 = per_class_accuracy(unseen_y, predict(recogniser, unseen_x, dataset.semantics, dataset.unseen))
+    both = predict(recogniser, torch.cat([unseen_x, seen_x]), dataset.semantics, everything)
+    au = per_class_accuracy(unseen_y, both[: len(unseen_y)])
+    as_ = per_class_accuracy(seen_y, both[len(unseen_y) :])
+    return Accuracies(t1, au, as_, harmonic_mean(au, as_))

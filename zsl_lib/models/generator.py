@@ -1,0 +1,77 @@
+"""The conditional generator of paper 1 (ABP, ICCV 2019), Eq. 1, and its complete-data likelihood, Eq. 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Generator(nn.Module):
+    """g_θ(c, z): one hidden layer, LeakyReLU(0.2), ReLU output (paper 1, §5.1).
+
+    Weights start at N(0, 0.02²) and biases at 0, as in the released code; the paper does not say.
+
+    Parameters
+    ----------
+    semantic_dim, latent_dim, feature_dim: K, d and D.
+    hidden: width of the hidden layer.
+    generator: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        semantic_dim: int,
+        latent_dim: int,
+        feature_dim: int,
+        hidden: int = 4096,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.semantic_dim, self.latent_dim = semantic_dim, latent_dim
+        self.inner = nn.Linear(semantic_dim + latent_dim, hidden)
+        self.outer = nn.Linear(hidden, feature_dim)
+        for layer in (self.inner, self.outer):
+            nn.init.normal_(layer.weight, std=0.02, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, c: Tensor, z: Tensor) -> Tensor:
+        """Mean feature g_θ(c, z) ``[n, D]`` of semantics ``[n, K]`` and latents ``[n, d]``."""
+        return self.decode(self.condition(c), z)
+
+    def condition(self, c: Tensor) -> Tensor:
+        """The hidden layer's share of the semantics, ``[n, hidden]``: constant while z moves."""
+        return F.linear(c, self.inner.weight[:, : self.semantic_dim], self.inner.bias)
+
+    def decode(self, from_c: Tensor, z: Tensor) -> Tensor:
+        """g_θ from :meth:`condition`'s output and z. ``forward`` is their composition."""
+        hidden = from_c + F.linear(z, self.inner.weight[:, self.semantic_dim :])
+        return F.relu(self.outer(F.leaky_relu(hidden, 0.2)))
+
+    @torch.no_grad()
+    def sample(
+        self, semantics: Tensor, n: int, *, sigma: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Ancestral sampling of Eq. 1: n features a class, ``[C, n, D]``, for semantics ``[C, K]``.
+
+        ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
+        """
+        c, device = semantics.repeat_interleave(n, dim=0), semantics.device
+        z = torch.randn(len(c), self.latent_dim, generator=generator, device=device, dtype=c.dtype)
+        x = self(c, z)
+        if sigma > 0:
+            x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
+        return x.unflatten(0, (len(semantics), n))
+
+
+def log_joint(x: Tensor, mean: Tensor, z: Tensor, sigma: float, mask: Tensor | None = None) -> Tensor:
+    """log p_θ(x, z | c) without its constant (Eq. 2), ``[n]``.
+
+    −‖M ∘ (x − g_θ(c, z))‖² / 2σ² − ‖z‖² / 2, with ``mean`` = g_θ(c, z) ``[n, D]`` and the binary mask M
+    of §4.2 (``None``: everything observed). Unobserved entries of x count for nothing, whatever they hold.
+    """
+    residual = x - mean
+    if mask is not None:
+        residual = torch.where(mask, residual, 0.0)
+    return -residual.square().sum(1) / (2 * sigma**2) - z.square().sum(1) / 2

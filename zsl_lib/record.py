@@ -1,0 +1,243 @@
+"""Results as records: one JSON file a run, written whole, checked against a schema.
+
+Every number of the book's tables is read from these files.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import torch
+
+from zsl_lib.data.dataset import ZSLDataset
+from zsl_lib.errors import DataError
+from zsl_lib.files import atomic_write
+
+SELECTION = ("none", "validation", "test")
+_number = {"type": "number"}
+_text = {"type": "string", "minLength": 1}
+_name = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.+]*$"}
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "A run of the book",
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "experiment", "dataset", "method", "seed", "parameters", "metrics", "selection", "seconds",
+        "peak_memory_mb", "device", "digests", "git_commit", "versions", "command",
+    ],
+    "properties": {
+        "experiment": _name | {"description": "what is compared; the folder of the record"},
+        "dataset": _name | {"description": "data set, with its semantics where not 'att', e.g. CUB100+sent"},
+        "method": _name,
+        "seed": {"type": "integer", "minimum": 0},
+        "parameters": {"type": "object", "description": "everything that was set, as the method takes it"},
+        "metrics": {"type": "object", "minProperties": 1, "additionalProperties": _number},
+        "selection": {"enum": list(SELECTION), "description": "what the printed checkpoint or setting was chosen on"},
+        "seconds": _number | {"minimum": 0},
+        "peak_memory_mb": _number | {"minimum": 0},
+        "device": _text,
+        "digests": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+        "git_commit": {"type": "string", "pattern": "^([0-9a-f]{40}(\\+changes)?|unknown)$"},
+        "versions": {"type": "object", "additionalProperties": _text},
+        "command": _text | {"description": "what to type to get it again"},
+        "paper": {
+            "type": "object",
+            "description": "the paper's number, where data, features and split agree",
+            "required": ["source", "metrics"],
+            "properties": {"source": _text, "metrics": {"type": "object", "additionalProperties": _number}},
+        },
+        "unreliable": _text | {"description": "why the result must not be used, if so"},
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run; the fields are described in ``SCHEMA``."""
+
+    experiment: str
+    dataset: str
+    method: str
+    seed: int
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    selection: str
+    seconds: float
+    peak_memory_mb: float
+    device: str
+    digests: Mapping[str, str]
+    git_commit: str
+    versions: Mapping[str, str]
+    command: str
+    paper: Mapping[str, Any] | None = None
+    unreliable: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, validated against the schema; DataError names the field that fails."""
+        values = {k: v for k, v in asdict(self).items() if v is not None}
+        validate(values, f"record {self.experiment}/{self.filename}")
+        return values
+
+    @property
+    def filename(self) -> str:
+        return f"{self.dataset}-{self.method}-{self.seed}.json"
+
+    def write(self, folder: str | Path) -> Path:
+        """Write ``folder/<experiment>/<dataset>-<method>-<seed>.json``; a record that is there is replaced."""
+        path = Path(folder) / self.experiment / self.filename
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        atomic_write(path, lambda file: file.write(text.encode()))
+        return path
+
+
+@dataclass
+class Stopwatch:
+    """Measures a run; make it before the work."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def seconds(self) -> float:
+        return round(time.perf_counter() - self.started, 2)
+
+    def record(
+        self,
+        experiment: str,
+        dataset: ZSLDataset,
+        method: str,
+        *,
+        seed: int,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        selection: str,
+        command: str,
+        device: str | torch.device = "cpu",
+        semantics: str = "att",
+        paper: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """The record of the run that started with this stopwatch, with its surroundings filled in."""
+        device = torch.device(device)
+        return Record(
+            experiment=experiment,
+            dataset=dataset.name if semantics == "att" else f"{dataset.name}+{semantics}",
+            method=method,
+            seed=seed,
+            parameters=dict(parameters),
+            metrics={k: round(float(v), 4) for k, v in metrics.items()},
+            selection=selection,
+            seconds=self.seconds(),
+            peak_memory_mb=_peak_memory_mb(device),
+            device=_device_name(device),
+            digests=dict(dataset.digests),
+            git_commit=git_commit(),
+            versions={"python": platform.python_version()}
+            | {p: version(p) for p in ("numpy", "scikit-learn", "scipy", "torch")},
+            command=command,
+            paper=paper,
+        )
+
+
+def papermill_command(notebook: str, parameters: Mapping[str, Any]) -> str:
+    """The line that runs ``notebooks/<notebook>.ipynb`` with these parameters."""
+    given = " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in parameters.items())
+    return f"papermill notebooks/{notebook}.ipynb out.ipynb {given}".strip()
+
+
+def validate(values: Any, where: str) -> None:
+    """Raise DataError, naming ``where`` and the field, unless ``values`` is a record."""
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for error in sorted(validator.iter_errors(values), key=lambda e: list(map(str, e.path))):
+        key = ".".join(map(str, error.path)) or "record"
+        raise DataError(
+            f"{where}: {key}", found=error.message, expected="a value that fits zsl_lib.record.SCHEMA"
+        )
+
+
+def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
+    """All records below ``folder``, one row each: ``metrics`` spread into columns, ``file`` their path.
+
+    Raises
+    ------
+    DataError: a file that is not a record, or whose name disagrees with its content.
+    """
+    rows = []
+    for path in sorted(Path(folder).glob(f"{experiment}/*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(str(path), found=f"no JSON ({error})", expected="a record") from error
+        validate(values, str(path))
+        name = f"{values['experiment']}/{values['dataset']}-{values['method']}-{values['seed']}.json"
+        if f"{path.parent.name}/{path.name}" != name:
+            raise DataError(str(path), found=f"a record of {name}", expected="the same name")
+        rows.append(values | values["metrics"] | {"file": f"{path.parent.name}/{path.name}"})
+    return pd.DataFrame(rows)
+
+
+def summarise(records: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds as text, one row a group, with the number of seeds."""
+    groups = records.groupby(list(by), sort=False)
+    table = pd.DataFrame({m: groups[m].agg(mean_sd) for m in metrics})
+    table["seeds"] = groups.size()
+    return table
+
+
+def mean_sd(values: pd.Series) -> str:
+    """``"59.1 ± 0.8"``; without the spread where there is one value."""
+    if len(values) == 1:
+        return f"{values.iloc[0]:.1f}"
+    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+
+
+def project_root() -> Path:
+    """The folder that holds ``_toc.yml``, from here upwards; the current folder if there is none."""
+    here = Path.cwd().resolve()
+    return next((p for p in (here, *here.parents) if (p / "_toc.yml").exists()), here)
+
+
+def git_commit() -> str:
+    """The commit of the running library, with ``+changes`` if the library differs from it."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Peak memory: of the GPU's allocator, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes; bytes on macOS
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
