@@ -15,4 +15,8 @@ class DataError(ValueError):
 
     def __init__(self, where: str, *, found: object, expected: object, hint: str = "") -> None:
         super().__init__(f"{where}: found {found}, expected {expected}" + (f" ({hint})" if hint else ""))
-        self.where = where
+        self.where, self.found, self.expected, self.hint = where, found, expected, hint
+
+    def at(self, where: str) -> DataError:
+        """The same error with another place, for a reader that knows the file behind a field."""
+        return DataError(where, found=self.found, expected=self.expected, hint=self.hint)

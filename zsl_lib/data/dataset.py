@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from zsl_lib.errors import DataError
@@ -111,11 +110,27 @@ class ZSLDataset:
         """
         if self.features is None:
             raise DataError(f"{self.name}: features", found="none", expected="features to scale")
-        values = self.features.numpy().astype(np.float64)
+        low, span = self._range()
+        features = (self.features - low).div_(span)  # in float32: AWA2 has 76 million entries
         if self.mask is not None:
-            values[~self.mask.numpy()] = np.nan
-        values = MinMaxScaler().fit(values[self.trainval.numpy()]).transform(values)
-        return replace(self, features=torch.from_numpy(np.nan_to_num(values).astype(np.float32)))
+            features[~self.mask] = 0
+        return replace(self, features=features)
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """Minimum and span of each dimension of trainval's observed values, ``[D]`` each.
+
+        The span of a constant dimension is 1; one that trainval never observes becomes 0 everywhere.
+        """
+        assert self.features is not None  # by the caller
+        values = self.features[self.trainval]
+        observed = (
+            torch.ones_like(values, dtype=torch.bool) if self.mask is None else self.mask[self.trainval]
+        )
+        low = values.masked_fill(~observed, torch.inf).amin(0)
+        span = values.masked_fill(~observed, -torch.inf).amax(0) - low
+        span[span == 0] = 1
+        never = ~observed.any(0)
+        return low.masked_fill(never, 0), span.masked_fill(never, torch.inf)
 
     def tuning_split(self, *, holdout: float = 0.2, seed: int = 0) -> ZSLDataset:
         """The same problem one level down, for tuning: nothing of a test set is in it.
