@@ -6,6 +6,7 @@ Every number of the book's tables is read from these files.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import shlex
@@ -29,6 +30,7 @@ from zsl_lib.files import atomic_write
 SELECTION = ("none", "validation", "test")
 _number = {"type": "number"}
 _text = {"type": "string", "minLength": 1}
+_sha256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _name = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.+]*$"}
 
 SCHEMA: dict[str, Any] = {
@@ -47,11 +49,11 @@ SCHEMA: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0},
         "parameters": {"type": "object", "description": "everything that was set, as the method takes it"},
         "metrics": {"type": "object", "minProperties": 1, "additionalProperties": _number},
-        "selection": {"enum": list(SELECTION), "description": "what the printed checkpoint or setting was chosen on"},
+        "selection": {"enum": list(SELECTION), "description": "what the setting was chosen on"},
         "seconds": _number | {"minimum": 0},
         "peak_memory_mb": _number | {"minimum": 0},
         "device": _text,
-        "digests": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+        "digests": {"type": "object", "additionalProperties": _sha256},
         "git_commit": {"type": "string", "pattern": "^([0-9a-f]{40}(\\+changes)?|unknown)$"},
         "versions": {"type": "object", "additionalProperties": _text},
         "command": _text | {"description": "what to type to get it again"},
@@ -98,7 +100,7 @@ class Record:
         return f"{self.dataset}-{self.method}-{self.seed}.json"
 
     def write(self, folder: str | Path) -> Path:
-        """Write ``folder/<experiment>/<dataset>-<method>-<seed>.json``; a record that is there is replaced."""
+        """Write ``folder/<experiment>/<dataset>-<method>-<seed>.json``, replacing one that is there."""
         path = Path(folder) / self.experiment / self.filename
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         atomic_write(path, lambda file: file.write(text.encode()))
@@ -214,7 +216,10 @@ def project_root() -> Path:
 
 
 def git_commit() -> str:
-    """The commit of the running library, with ``+changes`` if the library differs from it."""
+    """The commit of the running library, with ``+changes`` if the library differs from it.
+
+    Outside a checkout it is the environment's ``GIT_COMMIT``, else "unknown".
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -226,7 +231,7 @@ def git_commit() -> str:
         commit = git("rev-parse", "HEAD")
         return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("GIT_COMMIT", "unknown")
 
 
 def _device_name(device: torch.device) -> str:
