@@ -1,0 +1,128 @@
+# The commands of this repository. `make` lists them.
+# Works with GNU Make 3.81 (macOS) and later.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Where the environment is, the Python that makes it, and INSTALL=no to use VENV as it stands
+# (a conda environment: make book INSTALL=no VENV="$CONDA_PREFIX").
+VENV ?= .venv
+PYTHON ?= python3
+INSTALL ?= yes
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.zsl-book-installed
+ifeq ($(INSTALL),no)
+SETUP :=
+else
+SETUP := $(STAMP)
+endif
+
+# The kernel is the environment's own, whatever kernels the user or the machine has.
+export JUPYTER_PATH := $(abspath $(VENV))/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
+PAIRS := $(SOURCES:.py=.ipynb)
+RUNS := $(SOURCES:notebooks/%.py=_build/notebooks/%.ipynb)
+GPU_RUNS := $(SOURCES:notebooks/%.py=gpu-%)
+# What a notebook's run depends on. Folders count too, where a removed file must be noticed.
+LIBRARY := $(shell find zsl_lib -type f ! -name '*.pyc' ! -name '.*' 2>/dev/null)
+RECORDS := $(shell find results 2>/dev/null)
+PAGES := $(shell find book/. _static/. 2>/dev/null)
+PARAMETERS := notebooks/params/paper.yaml
+
+.PHONY: help install book test check lint pairs unit nbval lab refresh constraints gpu clean $(GPU_RUNS)
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environment --------------------------------------------------------------------------------------
+
+install: $(SETUP) ## set up .venv (uv where it is on PATH, else pip)
+
+$(STAMP): pyproject.toml constraints.txt
+	@python="$(PY)"; test -x "$$python" || python="$(PYTHON)"; \
+	command -v "$$python" >/dev/null || { \
+	  echo "make: $$python not found; name a Python >= 3.11, as in: make PYTHON=python3.12 book" >&2; exit 1; }; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$python is $$("$$python" -V 2>&1); expected Python >= 3.11:" \
+	    "remove $(VENV) if it is that one, then: make PYTHON=python3.12 book" >&2; exit 1; }
+	@set -e; if command -v uv >/dev/null; then \
+	  test -x "$(PY)" || uv venv --quiet --python "$(PYTHON)" "$(VENV)"; \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[book,test]'; \
+	else \
+	  test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"; \
+	  "$(PY)" -m pip install -c constraints.txt -e '.[book,test]'; \
+	fi
+	@touch $@
+
+constraints: ## remake constraints.txt (needs uv; UPGRADE=1 for newer versions)
+	@$(PYTHON) .ci/constraints.py $(if $(UPGRADE),--upgrade)
+
+# --- book ---------------------------------------------------------------------------------------------
+
+book: _build/html/index.html ## execute the notebooks and build the site in _build/html
+	@test -f $< || { echo "make: $< not found; the build made no book" >&2; exit 1; }
+	@echo "The book is ready: $<"
+
+_build/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) .ci/notebooks.py $(SETUP)
+	@$(PY) .ci/notebooks.py run $< $@
+
+_build/notebooks/90_results.ipynb: $(RECORDS)
+
+# Always a whole build: Sphinx repeats no warning for a page that it did not read again,
+# so a second build after a failed one would pass.
+_build/html/index.html: $(RUNS) $(PAGES) _config.yml _toc.yml references.bib CHANGELOG.md .ci/stage.py $(SETUP)
+	@rm -rf _build/html _build/.doctrees
+	@$(PY) .ci/stage.py
+	@echo "Building the site ..."
+	@$(BIN)/jupyter-book build _build/book --path-output . -W -n --keep-going -q
+	@test -f $@ || { echo "make: $@ not found; jupyter-book ended well but made no book" >&2; exit 1; }
+
+# --- checks -------------------------------------------------------------------------------------------
+
+test: check unit nbval ## every check: quick ones, unit tests, committed notebooks
+
+check: lint pairs ## the quick checks: ruff, mypy, codespell, notebook pairs and outputs
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+pairs: $(SETUP)
+	@$(PY) .ci/notebooks.py check
+
+unit: $(SETUP) ## unit tests
+	$(PY) -m pytest
+
+nbval: $(SETUP) ## run the committed notebooks and compare the outputs marked for it
+ifeq ($(PAIRS),)
+	@echo "nbval: no notebooks yet"
+else
+	$(PY) -m pytest --nbval-lax notebooks
+endif
+
+# --- notebooks ----------------------------------------------------------------------------------------
+
+lab: $(SETUP) ## open JupyterLab; a notebook and its .py are kept in step
+	$(BIN)/jupyter lab --notebook-dir=.
+
+refresh: $(SETUP) ## execute and clean the committed pairs (ONLY=notebooks/05_x.py for one)
+	@$(PY) .ci/notebooks.py refresh $(or $(ONLY),$(SOURCES))
+
+gpu: $(GPU_RUNS) ## run every notebook with notebooks/params/paper.yaml into _build/gpu (needs a GPU)
+
+$(GPU_RUNS): gpu-%: notebooks/%.py $(SETUP)
+	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "make gpu: torch sees no GPU; expected a machine with CUDA" >&2; exit 1; }
+	@$(PY) .ci/notebooks.py run $< _build/gpu/$*.ipynb --parameters $(PARAMETERS)
+
+clean: ## remove what was built (the environment stays)
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
