@@ -119,7 +119,7 @@ class ZSLDataset:
     def _range(self) -> tuple[Tensor, Tensor]:
         """Minimum and span of each dimension of trainval's observed values, ``[D]`` each.
 
-        The span of a constant dimension is 1; one that trainval never observes becomes 0 everywhere.
+        A span below 1e-15 counts as constant and is 1; a dimension that trainval never observes becomes 0.
         """
         assert self.features is not None  # by the caller
         values = self.features[self.trainval]
@@ -128,7 +128,7 @@ class ZSLDataset:
         )
         low = values.masked_fill(~observed, torch.inf).amin(0)
         span = values.masked_fill(~observed, -torch.inf).amax(0) - low
-        span[span == 0] = 1
+        span[span < 1e-15] = 1
         never = ~observed.any(0)
         return low.masked_fill(never, 0), span.masked_fill(never, torch.inf)
 
