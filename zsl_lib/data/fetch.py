@@ -61,7 +61,7 @@ ARCHIVES = {
 }
 
 
-def fetch(name: str, root: Path, archives: dict[str, Archive] = ARCHIVES) -> Path:
+def fetch(name: str, root: Path, archives: dict[str, Archive]) -> Path:
     """Download and unpack ``name`` below ``root`` unless it is there; returns its folder.
 
     Raises
@@ -121,9 +121,10 @@ def unpack(path: Path, root: Path) -> None:
                 with tarfile.open(path) as tar:
                     tar.extractall(temporary, filter="data")  # no entry outside the folder
         except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            reason = str(error).partition("\n")[0]
             hint = f"remove {path} and fetch again"
             raise DataError(
-                f"{path}", found=f"a damaged archive ({error})", expected="a whole one", hint=hint
+                f"{path}", found=f"a damaged archive ({reason})", expected="a whole one", hint=hint
             ) from error
         _merge(Path(temporary), root)
 
@@ -164,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root, archive = data_root(options.root), ARCHIVES[options.name]
     try:
-        folder = fetch(options.name, root)
+        folder = fetch(options.name, root, ARCHIVES)
         print(report(options.name, root, archive, folder))
     except DataError as error:
         print(error, file=sys.stderr)
