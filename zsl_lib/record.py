@@ -123,7 +123,7 @@ class Stopwatch:
     def record(
         self,
         experiment: str,
-        dataset: ZSLDataset,
+        dataset: ZSLDataset | str,
         method: str,
         *,
         seed: int,
@@ -133,13 +133,19 @@ class Stopwatch:
         command: str,
         device: str | torch.device = "cpu",
         semantics: str = "att",
+        digests: Mapping[str, str] | None = None,
         paper: Mapping[str, Any] | None = None,
     ) -> Record:
-        """The record of the run that started with this stopwatch, with its surroundings filled in."""
+        """The record of the run that started with this stopwatch, with its surroundings filled in.
+
+        ``digests`` are the data set's own, unless only its name is given.
+        """
         device = torch.device(device)
+        if isinstance(dataset, ZSLDataset):
+            dataset, digests = dataset.name, digests or dataset.digests
         return Record(
             experiment=experiment,
-            dataset=dataset.name if semantics == "att" else f"{dataset.name}+{semantics}",
+            dataset=dataset if semantics == "att" else f"{dataset}+{semantics}",
             method=method,
             seed=seed,
             parameters=dict(parameters),
@@ -148,7 +154,7 @@ class Stopwatch:
             seconds=self.seconds(),
             peak_memory_mb=_peak_memory_mb(device),
             device=_device_name(device),
-            digests=dict(dataset.digests),
+            digests=dict(digests or {}),
             git_commit=git_commit(),
             versions={"python": platform.python_version()}
             | {p: version(p) for p in ("numpy", "scikit-learn", "scipy", "torch")},
