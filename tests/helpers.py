@@ -1,0 +1,51 @@
+"""Small made-up data sets for tests: nothing is read, nothing is downloaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zsl_lib.data import ZSLDataset
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small_dataset(
+    *,
+    seed: int = 0,
+    seen: int = 5,
+    unseen: int = 3,
+    per_class: int = 9,
+    dim: int = 6,
+    semantic_dim: int = 4,
+    noise: float = 0.3,
+    mask: Tensor | None = None,
+) -> ZSLDataset:
+    """Features in (0, 1) around a linear function of the semantics, in float32.
+
+    Examples are in random order and the seen classes are a random subset, so that nothing works only
+    because indices happen to be contiguous. A third of each seen class's examples is ``test_seen``.
+    """
+    g, classes = rng(seed), seen + unseen
+    is_seen = torch.zeros(classes, dtype=torch.bool)
+    is_seen[torch.randperm(classes, generator=g)[:seen]] = True
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    rank = torch.arange(len(labels)) % per_class
+    order = torch.randperm(len(labels), generator=g)
+    labels, rank = labels[order], rank[order]
+    semantics = torch.rand(classes, semantic_dim, generator=g)
+    mean = (semantics @ torch.randn(semantic_dim, dim, generator=g))[labels]
+    held_out = rank < per_class // 3
+    return ZSLDataset(
+        name="made-up",
+        features=(mean + noise * torch.randn(mean.shape, generator=g)).sigmoid(),
+        labels=labels,
+        semantics=semantics,
+        class_names=tuple(f"class {c}" for c in range(classes)),
+        trainval=(is_seen[labels] & ~held_out).nonzero().flatten(),
+        test_seen=(is_seen[labels] & held_out).nonzero().flatten(),
+        test_unseen=(~is_seen[labels]).nonzero().flatten(),
+        mask=mask,
+    )
