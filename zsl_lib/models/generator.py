@@ -30,8 +30,9 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.semantic_dim, self.latent_dim = semantic_dim, latent_dim
-        self.inner = nn.Linear(semantic_dim + latent_dim, hidden)
-        self.outer = nn.Linear(hidden, feature_dim)
+        # skip_init: nn.Linear's own initialisation would draw from the global random state
+        self.inner = nn.utils.skip_init(nn.Linear, semantic_dim + latent_dim, hidden)
+        self.outer = nn.utils.skip_init(nn.Linear, hidden, feature_dim)
         for layer in (self.inner, self.outer):
             nn.init.normal_(layer.weight, std=0.02, generator=generator)
             nn.init.zeros_(layer.bias)
