@@ -228,11 +228,21 @@ class _Training:
         self.labels = dataset.labels[index].to(device)
         self.semantics = dataset.semantics.to(device)
         self.mask = None if dataset.mask is None else dataset.mask[index].to(device)
-        self.digest = hashlib.sha256(dataset.features[index].numpy().tobytes()).hexdigest()
+        self.digest = _digest(self.x, self.labels, self.semantics, self.mask)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         mask = None if self.mask is None else self.mask[index]
         return self.x[index], self.semantics[self.labels[index]], mask
+
+
+def _digest(*tensors: Tensor | None) -> str:
+    """SHA-256 of all that is learned from: features alone would not tell CUB's att from its sent."""
+    total = hashlib.sha256()
+    for t in tensors:
+        total.update(b"none" if t is None else f"{t.dtype}{tuple(t.shape)}".encode())
+        if t is not None:
+            total.update(t.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def _rng_on(device: torch.device, generator: torch.Generator | None) -> torch.Generator | None:
