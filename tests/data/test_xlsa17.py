@@ -191,6 +191,10 @@ BAD = {
         _put("data", "features", lambda f: f[:, :-1]),
         *(DATA, "features", "shape (7, 59)", "[D, 60]"),
     ),
+    "features of no dimension": (
+        _put("data", "features", lambda f: f[:0]),
+        *(DATA, "features", "shape (0, 60)", "[D, 60]"),
+    ),
     "features are text": (
         _put("data", "features", lambda f: "hello"),
         *(DATA, "features", "ndarray of <U5", "a dense numeric matrix"),

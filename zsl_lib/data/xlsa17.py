@@ -219,7 +219,7 @@ def _labels(path: Path, content: dict[str, Array]) -> npt.NDArray[np.int64]:
 def _features(path: Path, content: dict[str, Array], n: int) -> tuple[Tensor, Tensor | None]:
     """float32 ``[N, D]`` and bool ``[N, D]`` or None; entries under a False mask become 0."""
     raw = _numbers(path, content, "features")
-    if raw.shape[1] != n:
+    if raw.shape[1] != n or raw.shape[0] == 0:
         hint = "it looks transposed: save features.T" if raw.shape[0] == n else ""
         raise DataError(
             f"{path}: features", found=f"shape {raw.shape}", expected=f"[D, {n}], a column a label", hint=hint
@@ -244,7 +244,10 @@ def _mask(path: Path, content: dict[str, Array], shape: tuple[int, ...]) -> npt.
 
 
 def _expect_finite(where: str, raw: Array, mask: npt.NDArray[np.bool_] | None = None) -> None:
-    bad = ~(np.abs(raw) <= np.finfo(np.float32).max)  # NaN and what float32 cannot hold
+    limit = np.finfo(np.float32).max
+    if raw.size and -limit <= raw.min() and raw.max() <= limit:  # false for NaN; needs no memory
+        return
+    bad = ~(np.abs(raw) <= limit)
     if mask is not None:
         bad &= mask
     if bad.any():
