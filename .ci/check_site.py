@@ -39,7 +39,7 @@ def page_problems(entry: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
     problems = []
     if entry.startswith("notebooks/") and not OUTPUT.search(text):
-        problems.append(f"{page}: found no cell output; expected the results of an executed notebook")
+        problems.append(f"{page}: found no cell output; expected an executed notebook's results")
     for match in LOADS.finditer(text):
         if not HARMLESS.match(match.group(0)):
             problems.append(f"{page}: loads {match.group(1)}; expected nothing from another host")

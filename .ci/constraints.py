@@ -21,7 +21,7 @@ CUDA = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 
 def main() -> int:
     if shutil.which("uv") is None:
-        sys.exit("make constraints: uv not found on PATH; expected it (it resolves for all platforms at once)")
+        sys.exit("make constraints: uv not found on PATH; it resolves for all platforms at once")
     target = Path("constraints.txt")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "constraints.txt"

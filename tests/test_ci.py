@@ -1,0 +1,185 @@
+"""Proof that the build can fail: each kind of breakage turns `.ci/run` red and names the file.
+
+The tree under test is small, but its Makefile, .ci scripts and _config.yml are the real ones.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ("Makefile", ".ci", "_config.yml", "pyproject.toml")
+
+FILES = {
+    "README.md": "# Tiny\n\n```bash\nmake book\nmake test\n```\n",
+    "CHANGELOG.md": "# Changelog\n",
+    "references.bib": "@misc{a, title = {A}, author = {B, C}, year = {2019}}\n",
+    "_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/01_tiny\n",
+    "book/intro.md": "# Tiny\n\nRead {doc}`../notebooks/01_tiny`.\n",
+    "notebooks/01_tiny.py": (
+        "# %% [markdown]\n# # A sum\n\n"
+        '# %% tags=["parameters"]\nn = 3  # how many numbers to add, 1 to 10\n\n'
+        "# %%\n# NBVAL_CHECK_OUTPUT\nprint(sum(range(n)))\n"
+    ),
+    "zsl_lib/__init__.py": '"""Nothing."""\n',
+    "tests/test_tiny.py": "def test_tiny() -> None:\n    pass\n",
+}
+
+NOTEBOOK = "notebooks/01_tiny.ipynb"
+SOURCE = "notebooks/01_tiny.py"
+
+
+def call(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the tree with the environment of this Python; no install, no terminal."""
+    options = (f"VENV={sys.prefix}", "INSTALL=no")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "COV_", "PYTEST"))}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some twenty processes would compile Sphinx again
+    return subprocess.run(
+        [*command, *options],
+        cwd=tree,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unbroken tree after a `.ci/run` that passed; the other tests break copies of it."""
+    tree = tmp_path_factory.mktemp("green") / "tree"
+    tree.mkdir()
+    for name in CONFIG:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, tree / name)
+    for name, text in FILES.items():
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(text, encoding="utf-8")
+    made = call(tree, "make", "refresh")
+    assert made.returncode == 0, made.stdout
+    done = call(tree, ".ci/run")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith("All checks passed.\n")
+    return tree
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def raising_notebook(tree: Path) -> None:
+    edit(tree / SOURCE, "print(sum(range(n)))", 'raise ValueError("no such set")')
+
+
+def broken_reference(tree: Path) -> None:
+    edit(tree / "book/intro.md", "Read", "See {ref}`no-such-label`. Read")
+
+
+def unexecuted_cell(tree: Path) -> None:
+    notebook = json.loads((tree / NOTEBOOK).read_text(encoding="utf-8"))
+    notebook["cells"][-1].update(execution_count=None, outputs=[])
+    (tree / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def unsynced_pair(tree: Path) -> None:
+    edit(tree / NOTEBOOK, "n = 3 ", "n = 4 ")
+
+
+def readme_without_command(tree: Path) -> None:
+    edit(tree / "README.md", "make test", "make check")
+
+
+@pytest.mark.parametrize(
+    ("damage", "messages"),
+    [
+        (raising_notebook, [f"{SOURCE}: code cell [2] raised ValueError: no such set"]),
+        (broken_reference, ["book/intro.md", "no-such-label"]),
+        (unexecuted_cell, [f"{NOTEBOOK}: cell 3: found execution_count None; expected 2"]),
+        (unsynced_pair, [f"{SOURCE}: differs from its pair {NOTEBOOK}", "-n = 4", "+n = 3"]),
+        (readme_without_command, ["README.md: found no line 'make test'"]),
+    ],
+)
+def test_breakage_turns_ci_red(
+    green: Path, tmp_path: Path, damage: Callable[[Path], None], messages: list[str]
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(green, tree)
+    damage(tree)
+    result = call(tree, ".ci/run")
+    assert result.returncode != 0, result.stdout
+    assert "All checks passed." not in result.stdout
+    for message in messages:
+        assert message in result.stdout
+    if damage is broken_reference:
+        # Sphinx does not warn again about a page it has read; a second make must not pass for that.
+        assert call(tree, "make", "book").returncode != 0
+        assert not (tree / "_build/html/index.html").exists()
+
+
+def test_changed_output_turns_nbval_red(green: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(green, tree, ignore=shutil.ignore_patterns("_build"))
+    edit(tree / NOTEBOOK, '"3\\n"', '"5\\n"')
+    result = call(tree, "make", "nbval")
+    assert result.returncode != 0
+    assert "FAILED notebooks/01_tiny.ipynb::Cell 1" in result.stdout
+
+
+def test_site_check_names_missing_pages_and_outputs(green: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(green, tree, ignore=shutil.ignore_patterns("_static"))
+    edit(tree / "_toc.yml", "notebooks/01_tiny\n", "notebooks/01_tiny\n  - file: book/missing\n")
+    edit(tree / "_build/html/notebooks/01_tiny.html", "cell_output", "cell_nothing")
+    edit(
+        tree / "_build/html/book/intro.html",
+        "</head>",
+        '<script src="https://cdn.test/a.js"></script></head>',
+    )
+    command = [sys.executable, ".ci/check_site.py"]
+    result = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "_build/html/book/intro.html: loads https://cdn.test/a.js; expected nothing from another host",
+        "_build/html/notebooks/01_tiny.html: found no cell output; expected an executed notebook's results",
+        "_build/html/book/missing.html: not found; expected the page of 'book/missing' in _toc.yml",
+    ]
+
+
+def test_nothing_runs_again_when_nothing_changed(green: Path) -> None:
+    again = call(green, "make", "book")
+    assert again.returncode == 0, again.stdout
+    assert again.stdout == "The book is ready: _build/html/index.html\n"
+
+
+def test_refresh_changes_no_line(green: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(green, tree)
+    before = {name: (tree / name).read_bytes() for name in (SOURCE, NOTEBOOK)}
+    assert call(tree, "make", "refresh").returncode == 0
+    assert {name: (tree / name).read_bytes() for name in before} == before
+
+
+def test_python_too_old_is_said(tmp_path: Path) -> None:
+    """`make` with a Python 3.9 (macOS's own) says so, and what to do, before it installs anything."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    (tmp_path / "constraints.txt").touch()
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo "Python 3.9.6" && exit 0\nexit 1\n', encoding="utf-8")
+    old.chmod(0o755)
+    result = subprocess.run(
+        ["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "Python 3.9.6; expected Python >= 3.11" in result.stderr
+    assert not (tmp_path / ".venv").exists()
