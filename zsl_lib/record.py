@@ -142,7 +142,8 @@ class Stopwatch:
         """
         device = torch.device(device)
         if isinstance(dataset, ZSLDataset):
-            dataset, digests = dataset.name, digests or dataset.digests
+            digests = digests or dataset.digests
+            dataset = dataset.name
         return Record(
             experiment=experiment,
             dataset=dataset if semantics == "att" else f"{dataset}+{semantics}",
