@@ -126,6 +126,7 @@ class SyntheticRecogniser:
         """Features ``[n, D]`` and labels ``[n]`` (rows of ``semantics``) that the classifier learns from."""
         real = {i: self._real[_key(row)] for i, row in enumerate(semantics) if _key(row) in self._real}
         missing = [i for i in range(len(semantics)) if i not in real]
+        missing.sort(key=lambda i: _key(semantics[i]))  # the candidates' order decides no sample
         if missing:
             rng = torch.Generator().manual_seed(self.seed)
             made = self.model.sample(semantics[missing], self.samples, rng)
