@@ -6,6 +6,7 @@ Every number of the book's tables is read from these files.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
@@ -178,6 +179,9 @@ def validate(values: Any, where: str) -> None:
         raise DataError(
             f"{where}: {key}", found=error.message, expected="a value that fits zsl_lib.record.SCHEMA"
         )
+    for key, value in values["metrics"].items():
+        if not math.isfinite(value):  # JSON has no NaN, and a schema cannot refuse it
+            raise DataError(f"{where}: metrics.{key}", found=value, expected="a finite number")
 
 
 def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
@@ -235,6 +239,7 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else it is a repository around .venv
         commit = git("rev-parse", "HEAD")
         return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
