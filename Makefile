@@ -51,12 +51,13 @@ $(STAMP): pyproject.toml constraints.txt
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: $$python is $$("$$python" -V 2>&1); expected Python >= 3.11:" \
 	    "remove $(VENV) if it is that one, then: make PYTHON=python3.12 book" >&2; exit 1; }
+	@echo "Setting up $(VENV): this takes some minutes the first time ..."
 	@set -e; if command -v uv >/dev/null; then \
 	  test -x "$(PY)" || uv venv --quiet --python "$(PYTHON)" "$(VENV)"; \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[book,test]'; \
 	else \
 	  test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"; \
-	  "$(PY)" -m pip install -c constraints.txt -e '.[book,test]'; \
+	  "$(PY)" -m pip install --quiet -c constraints.txt -e '.[book,test]'; \
 	fi
 	@touch $@
 

@@ -199,6 +199,8 @@ def check(folder: Path) -> int:
 def read_parameters(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    if not path.exists():
+        sys.exit(f"{path}: not found; expected a YAML file of parameter: value")
     parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(parameters, dict):
         sys.exit(f"{path}: found {type(parameters).__name__}; expected a mapping of parameter: value")

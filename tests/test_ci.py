@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ("Makefile", ".ci", "_config.yml", "pyproject.toml")
+CONFIG = ("Makefile", ".ci", "_config.yml", "_static", "pyproject.toml")
 
 FILES = {
     "README.md": "# Tiny\n\n```bash\nmake book\nmake test\n```\n",
@@ -39,6 +39,7 @@ def call(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the tree with the environment of this Python; no install, no terminal."""
     options = (f"VENV={sys.prefix}", "INSTALL=no")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "COV_", "PYTEST"))}
+    env |= {name: str(tree.parent / "user") for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some twenty processes would compile Sphinx again
     return subprocess.run(
         [*command, *options],
@@ -63,6 +64,12 @@ def green(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")
+    # A user's own python3 kernel must not stand in for the environment's.
+    kernel = tree.parent / "user/kernels/python3/kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(
+        '{"argv": ["false"], "display_name": "Python 3", "language": "python"}', encoding="utf-8"
+    )
     made = call(tree, "make", "refresh")
     assert made.returncode == 0, made.stdout
     done = call(tree, ".ci/run")
