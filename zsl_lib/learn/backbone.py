@@ -41,7 +41,7 @@ def train_backbone(
     labels: Tensor,
     *,
     generator: torch.Generator,
-    epochs: int = 12,
+    epochs: int = 25,
     batch: int = 64,
     lr: float = 2e-3,
     weight_decay: float = 5e-4,
@@ -52,8 +52,9 @@ def train_backbone(
     AdamW with a learning rate that rises for a tenth of the steps and then falls to 0 as a cosine.
     """
     values, target = labels.unique(return_inverse=True)
-    model = _initialised(len(values), generator).to(memory_format=torch.channels_last)
+    model = _initialised(len(values), generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    batch = min(batch, len(images))
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _warm_cosine(k / steps))
     pixels = images.float() / 255
@@ -74,7 +75,8 @@ def train_backbone(
 
 def _initialised(n_classes: int, generator: torch.Generator) -> SmallResNet:
     """A network whose weights are drawn from ``generator`` (He et al. 2015; the head from a small normal)."""
-    model = SmallResNet(n_classes)
+    with torch.random.fork_rng(devices=[]):  # PyTorch's own initial weights, thrown away here
+        model = SmallResNet(n_classes)
     for p in model.parameters():
         if p.ndim == 4:
             torch.nn.init.kaiming_normal_(p, mode="fan_out", generator=generator)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from zsl_lib.errors import DataError
+from zsl_lib.files import atomic_write
 
 CHECKPOINT = Path(__file__).parent / "hangul_backbone.pt"
 
@@ -49,8 +50,7 @@ class SmallResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(1, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.stages = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in pairs))
+        self.stages = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in pairwise(widths)))
         self.head = nn.Linear(widths[-1], n_classes)
 
     def features(self, images: Tensor) -> Tensor:
@@ -76,13 +76,10 @@ class SmallResNet(nn.Module):
         return out
 
 
-def save_checkpoint(model: SmallResNet, path: Path = CHECKPOINT) -> bytes:
-    """The bytes of a checkpoint: the state in half precision (counts stay integers)."""
+def save_checkpoint(model: SmallResNet, path: Path = CHECKPOINT) -> None:
+    """Write the state in half precision (counts stay integers)."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    path.write_bytes(buffer.getvalue())
-    return buffer.getvalue()
+    atomic_write(path, lambda file: torch.save(state, file))
 
 
 def hangul_backbone(path: Path = CHECKPOINT) -> SmallResNet:
@@ -93,6 +90,7 @@ def hangul_backbone(path: Path = CHECKPOINT) -> SmallResNet:
     if not path.exists():
         raise DataError(path.name, found="no file", expected="a checkpoint", hint="git checkout it")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model = SmallResNet(n_classes=state["head.weight"].shape[0])
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn only to be replaced
+        model = SmallResNet(n_classes=state["head.weight"].shape[0])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return model.eval()

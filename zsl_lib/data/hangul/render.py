@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from zsl_lib.data.hangul.files import HERE, write_archive
 from zsl_lib.data.hangul.syllables import choose_classes
@@ -176,6 +176,7 @@ def build(setting: Setting) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         "font": font.astype(np.uint8),
         "typefaces": np.array([f.typeface for f in faces]),
         "families": np.array([f.family for f in faces]),
+        "freetype": np.array(features.version("freetype2")),
     }
     for key in made[0][1]:
         arrays[key] = np.array([d[key] for _, d in made], np.float32)
@@ -185,6 +186,7 @@ def build(setting: Setting) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
 
 
 def _is_used(group: str, face: Face) -> bool:
+    """Whether images of a class of this group in this typeface belong to an index set."""
     return group != "unseen" or face.split == "test"
 
 
