@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pandas as pd
 import torch
 
@@ -173,6 +172,8 @@ def papermill_command(notebook: str, parameters: Mapping[str, Any]) -> str:
 
 def validate(values: Any, where: str) -> None:
     """Raise DataError, naming ``where`` and the field, unless ``values`` is a record."""
+    import jsonschema  # here, because its import takes seconds
+
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for error in sorted(validator.iter_errors(values), key=lambda e: list(map(str, e.path))):
         key = ".".join(map(str, error.path)) or "record"
