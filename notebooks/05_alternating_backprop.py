@@ -24,7 +24,7 @@ root = ""  # folder of the real benchmarks; empty: the environment's ZSL_DATA_DI
 seed = 0  # seed of weights, latents, chains and batches; 0 or larger
 epochs = 10  # passes over the training set; 50 in the paper
 latent_dim = 10  # d, the dimension of z; 10 in the paper
-hidden = 4096  # width of the generator's hidden layer; 4096 in the paper
+hidden = 1024  # width of the generator's hidden layer; 4096 in the paper
 sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 in the paper
 langevin_steps = 10  # l, Langevin steps a visit; 10 in the paper
 step_size = 0.3  # s, size of a Langevin step in units of z; 0.3 in the paper
@@ -35,14 +35,13 @@ results_dir = "_build/results"  # where this run's record goes, from the project
 
 # %%
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 
 from zsl_lib import plots, record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import load
-from zsl_lib.learn import ABP, ABPConfig, langevin
+from zsl_lib.learn import ABP, ABPConfig
 from zsl_lib.metrics import evaluate, per_class_accuracy, predict
 from zsl_lib.models import Generator, log_joint
 
@@ -119,6 +118,7 @@ print("formula = finite differences:", torch.allclose(printed[0], torch.cat(by_d
 
 
 # %%
+@torch.no_grad()
 def infer(net, z, x, c, *, sigma, steps, s, rng):
     for _ in range(steps):
         gradient = torch.func.grad(lambda z: log_p(x, net(c, z), z, sigma).sum())(z)

@@ -1,0 +1,112 @@
+# %% [markdown]
+# # Results
+#
+# Every number here is read from a record in `results/`: one JSON file a run, with its parameters, seed,
+# data and split checksums, commit, versions, device and the command that makes it again. Nothing is typed.
+
+# %% tags=["parameters"]
+results_dir = "results"  # folder of the records, from the project's root
+experiment = "recognition"  # the records to tabulate: a folder of results_dir
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from zsl_lib import plots, record
+
+plots.style()
+METRICS = ["T1", "AU", "AS", "H"]
+records = record.read_records(record.project_root() / results_dir, experiment)
+print(len(records), "records of", records["dataset"].nunique(), "data sets")
+
+# %% [markdown]
+# ## Recognition
+#
+# Per-class accuracies in per cent, mean ± standard deviation over seeds; the best mean of a data set in bold.
+# A method without randomness has one run. *T1*: unseen images among unseen classes. *AU*, *AS*: unseen and
+# seen images among all classes; *H*: their harmonic mean. Hyper-parameters were chosen on validation or taken
+# from the paper, never on test.
+
+# %%
+groups = ["dataset", "method"]
+table = record.summarise(records, METRICS, groups)
+means = records.groupby(groups, sort=False)[METRICS].mean()
+best = means == means.groupby("dataset").transform("max")
+
+
+def bold(column):
+    return ["font-weight: bold" if best.loc[row, column.name] else "" for row in column.index]
+
+
+table.style.apply(bold, subset=METRICS).set_properties(**{"text-align": "right"})
+
+# %% mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}}
+long = records.melt(id_vars=groups, value_vars=METRICS, var_name="metric", value_name="accuracy (%)")
+grid = sns.catplot(
+    long,
+    x="metric",
+    y="accuracy (%)",
+    hue="method",
+    col="dataset",
+    kind="bar",
+    errorbar=None,
+    height=3,
+    aspect=0.9,
+)
+grid.map_dataframe(
+    sns.stripplot,
+    x="metric",
+    y="accuracy (%)",
+    hue="method",
+    dodge=True,
+    palette="dark:0.2",
+    size=3,
+    legend=False,
+)
+grid.set_titles("{col_name}")
+grid.set(ylim=(0, 100))
+plt.show()
+
+# %% [markdown]
+# ### How to read it
+#
+# - **hangul** is this book's own data; no paper has numbers on it. It shows the *ordering* of methods and the
+#   size of their differences where every condition is known.
+# - **CUB100** is half of CUB's classes with features of an EfficientNet-Lite0. Its numbers can *not* stand
+#   beside a paper's, which are on all 200 classes and ResNet-101 features. ImageNet's training set has bird
+#   species that are among CUB's unseen ones, so the backbone is not ignorant of them.
+#
+# ## Chance and ceiling
+#
+# For scale: chance on T1, and a softmax that was given labelled images of the unseen classes (cross-validated).
+# No zero-shot method gets those.
+
+# %%
+marks = records[records["method"] == "eszsl"].set_index("dataset")[["chance", "T1", "ceiling"]]
+marks.columns = ["chance", "T1 of ESZSL", "with labels"]
+marks.style.format("{:.1f}")
+
+# %% [markdown]
+# ## Single runs
+#
+# Each row is a file; pick one and run its command to get it again.
+
+# %%
+runs = records[["file", "seed", *METRICS, "selection", "device", "seconds", "git_commit", "command"]].copy()
+runs["git_commit"] = runs["git_commit"].str[:7]
+pd.set_option("display.max_colwidth", None)
+runs.style.hide(axis="index").format(precision=1)
+
+# %% [markdown]
+# ## The published tuning splits
+#
+# Images of `test_seen_loc` inside the published `train_loc` and `val_loc` (see
+# [chapter 1](01_zero_shot_problem)). On real benchmarks this book tunes on their intersection with
+# `trainval_loc`.
+
+# %%
+leaks = record.read_records(record.project_root() / results_dir, "split_leak")
+shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
+shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
+shown.style.hide(axis="index").format(precision=0)
