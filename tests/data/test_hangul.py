@@ -185,6 +185,19 @@ def test_archive_without_a_checksum(tmp_path: Path) -> None:
         open_archive(tmp_path / "a.npz")
 
 
+# What the README says
+
+
+def test_readme_reports_the_committed_numbers() -> None:
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    keys = ("eszsl_T1", "abp_T1", "ceiling_knn", "ceiling_softmax", "eszsl_H", "abp_H")
+    for row in csv.DictReader((HERE / "difficulty.csv").open(encoding="utf-8")):
+        line = " | ".join(row[key] for key in ("n_train", "strength", *keys))
+        assert f"| {line} |" in text.replace("**", "")
+    (test,) = csv.DictReader((HERE / "difficulty_test.csv").open(encoding="utf-8"))
+    assert f"ESZSL {test['eszsl_T1']} and ABP {test['abp_T1']}" in text
+
+
 # Making it again
 
 
