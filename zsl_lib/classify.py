@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,11 +76,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
+        self.weight_, self.bias_ = self.weight_.detach(), self.bias_.detach()
         return self
 
-    @torch.no_grad()
     def predict_proba(self, X: NDArray[np.floating]) -> NDArray[np.float32]:
         """Class probabilities ``[n, C]``, columns as in ``classes_``."""
+        check_is_fitted(self)
         x = torch.as_tensor(np.asarray(X), dtype=torch.float32, device=self.weight_.device)
         return F.linear(x, self.weight_, self.bias_).softmax(1).cpu().numpy()
 
@@ -149,4 +151,4 @@ class SyntheticRecogniser:
 
 
 def _key(row: Tensor) -> bytes:
-    return row.numpy().tobytes()
+    return row.float().numpy().tobytes()

@@ -96,9 +96,13 @@ class ZSLDataset:
         return self.labels[self.test_unseen].unique()
 
     def x(self, index: Tensor) -> Tensor:
-        """Features ``[n, D]`` of the examples at ``index`` (the images if there are no features)."""
+        """Features ``[n, D]`` of the examples at ``index`` (the images if there are no features).
+
+        Features that the mask hides are 0, as in the data that paper 1 takes from Zhu et al. (§4.2).
+        """
         if self.features is not None:
-            return self.features[index]
+            x = self.features[index]
+            return x if self.mask is None else x.masked_fill(~self.mask[index], 0.0)
         assert self.images is not None  # by construction
         return self.images[index]
 

@@ -88,14 +88,17 @@ class ABP:
 
         Raises
         ------
-        DataError: no features, or a checkpoint of another run.
+        DataError: no features, or a checkpoint of another run or of more epochs.
         ArithmeticError: a Langevin chain diverged.
         """
         data = _Training(dataset, self.device)
         self._start(data)
         if checkpoint is not None and Path(checkpoint).exists():
             self._resume(Path(checkpoint))
-        todo = range(len(self.history), self.config.epochs if epochs is None else epochs)
+        last = self.config.epochs if epochs is None else epochs
+        if len(self.history) > last:
+            raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
+        todo = range(len(self.history), last)
         for _ in (bar := tqdm(todo, desc="ABP", unit="epoch", disable=None if progress else True)):
             self.history.append(self._epoch(data))
             bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
@@ -112,12 +115,24 @@ class ABP:
 
         ``noise`` adds ε ~ N(0, σ²) as §4.1 writes it; the released code leaves it out, as does the default.
         """
+        if not hasattr(self, "net"):
+            raise DataError("ABP.sample", found="no generator", expected="fit() before")
         sigma = self.config.sigma if noise else 0.0
         rng = _rng_on(self.device, generator)
         return self.net.sample(semantics.to(self.device), n, sigma=sigma, generator=rng).cpu()
 
-    def infer(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Inferential back-propagation (Eq. 6): l steps from z. Returns new z and the trace ``[l, n]``."""
+    def infer(
+        self,
+        z: Tensor,
+        x: Tensor,
+        c: Tensor,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Inferential back-propagation (Eq. 6): l steps from z. Returns new z and the trace ``[l, n]``.
+
+        ``generator`` is the source of noise; without it, training's own is used and moves on.
+        """
         k = self.config
         with torch.no_grad():
             from_c = self.net.condition(c)  # constant while z moves
@@ -126,7 +141,7 @@ class ABP:
             z,
             steps=k.langevin_steps,
             step_size=k.step_size,
-            generator=self._rng,
+            generator=self._rng if generator is None else generator,
         )
         return chain.z, chain.log_prob
 

@@ -50,8 +50,9 @@ def langevin(
     log_probs, grad_norms = [], []
     for _ in range(steps):
         z = z.detach().requires_grad_()
-        value = log_prob(z)
-        (gradient,) = torch.autograd.grad(value.sum(), z)
+        with torch.enable_grad():
+            value = log_prob(z)
+            (gradient,) = torch.autograd.grad(value.sum(), z)
         log_probs.append(value.detach())
         grad_norms.append(gradient.norm(dim=1))
         z = z.detach() + step_size**2 / 2 * gradient

@@ -58,11 +58,11 @@ class Generator(nn.Module):
 
         ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
         """
-        c, device = semantics.repeat_interleave(n, dim=0), semantics.device
-        z = torch.randn(len(c), self.latent_dim, generator=generator, device=device, dtype=c.dtype)
-        x = self(c, z)
+        device, dtype = semantics.device, semantics.dtype
+        z = torch.randn(len(semantics) * n, self.latent_dim, generator=generator, device=device, dtype=dtype)
+        x = self.decode(self.condition(semantics).repeat_interleave(n, dim=0), z)
         if sigma > 0:
-            x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
+            x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=dtype)
         return x.unflatten(0, (len(semantics), n))
 
 
