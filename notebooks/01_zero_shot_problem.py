@@ -34,6 +34,7 @@ from zsl_lib import plots, record, tuning
 from zsl_lib.classify import SoftmaxClassifier
 from zsl_lib.data import load
 from zsl_lib.embedding import ESZSL
+from zsl_lib.files import project_root
 from zsl_lib.metrics import evaluate, harmonic_mean, per_class_accuracy, predict
 
 plots.style()
@@ -124,7 +125,7 @@ if "family" in data.instances:
 # taken from the published files; each row is a record.
 
 # %% tags=["remove-stderr"]
-leaks = record.read_records(record.project_root() / "results", "split_leak")
+leaks = record.read_records(project_root() / "results", "split_leak")
 table = leaks.set_index("dataset")[["tuning", "leaked", "test_seen", "share"]]
 table.columns = ["train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
 table.style.format("{:.0f}")
@@ -341,8 +342,8 @@ path = watch.record(
     selection="validation",
     semantics=semantics,
     command=record.papermill_command("01_zero_shot_problem", parameters),
-).write(record.project_root() / results_dir)
-print("written:", path.relative_to(record.project_root()))
+).write(project_root() / results_dir)
+print(f"written: {path.parent.name}/{path.name} in {results_dir}")
 
 # %% [markdown]
 # ## Summary

@@ -28,7 +28,7 @@ hidden = 1024  # width of the generator's hidden layer; 4096 in the paper
 sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 in the paper
 langevin_steps = 10  # l, Langevin steps a visit; 10 in the paper
 step_size = 0.3  # s, size of a Langevin step in units of z; 0.3 in the paper
-samples = 100  # synthetic features a class for the 20-NN classifier; 300 in the paper
+samples = 100  # synthetic features a class for the 20-NN classifier; the released code has 300
 device = "auto"  # auto (CUDA if there is one), cpu or cuda
 checkpoint = ""  # file to save to after each epoch and to go on from; empty: none
 results_dir = "_build/results"  # where this run's record goes, from the project's root
@@ -41,6 +41,7 @@ import torch
 from zsl_lib import plots, record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import load
+from zsl_lib.files import project_root
 from zsl_lib.learn import ABP, ABPConfig
 from zsl_lib.metrics import evaluate, per_class_accuracy, predict
 from zsl_lib.models import Generator, log_joint
@@ -346,25 +347,27 @@ written = clock.record(
     semantics=semantics,
     device=final.device,
     command=record.papermill_command("05_alternating_backprop", parameters),
-).write(record.project_root() / results_dir)
-print("written:", written.relative_to(record.project_root()))
+).write(project_root() / results_dir)
+print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 
 # %% [markdown]
 # ## Differences
 #
 # From the paper:
 # 1. Weights start at $\mathcal N(0, 0.02^2)$, as in the released code; the paper does not say.
-# 2. Within a batch, inference comes first and one Adam step follows; the paper's Algorithm 1 runs the two over
-#    all examples in turn and leaves batches open.
+# 2. Within a batch, inference comes first and one Adam step follows; the paper's Algorithm 1 infers all latents,
+#    then learns, and leaves batches open.
 # 3. The loss is a mean over the batch where Eq. 8 has a sum; Adam's step does not change with the factor.
 # 4. Synthetic features are $g_\theta(c, z)$ without $\varepsilon$, as in the released code; §4.1 adds it
 #    (`model.sample(..., noise=True)`).
-# 5. The last epoch is reported. The paper does not say how its epoch was chosen.
+# 5. The slope of the LeakyReLU (0.2), the min–max scaling of features and 20-NN on a fixed number of synthetic
+#    features are the released code's; the paper does not give them.
+# 6. The last epoch is reported. The paper does not say how its epoch was chosen.
 #
-# From the released code (read and run; see the errata for the evidence):
+# From the released code (see the [errata](../book/errata.md) for the evidence):
 # 1. There, the latents receive no gradient: they are a random walk in the first third of training and frozen
 #    after. Here {eq}`eq-langevin` moves them.
-# 2. There, the inference steps leave gradients on $\theta$ that are not cleared before the next step.
+# 2. There, a batch learns first and infers after, twice a visit. The inference steps leave gradients on $\theta$ that are not cleared before the next step.
 # 3. There, the step factor is $s$ where Eq. 6 has $s^2/2$; the loss carries weight decay $10^{-3}$ and the
 #    gradient norm is clipped at 1.
 # 4. There, the printed accuracy is the best over training *on the test set*.

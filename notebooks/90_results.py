@@ -14,10 +14,11 @@ import pandas as pd
 import seaborn as sns
 
 from zsl_lib import plots, record
+from zsl_lib.files import project_root
 
 plots.style()
 METRICS = ["T1", "AU", "AS", "H"]
-records = record.read_records(record.project_root() / results_dir, experiment)
+records = record.read_records(project_root() / results_dir, experiment)
 print(len(records), "records of", records["dataset"].nunique(), "data sets")
 
 # %% [markdown]
@@ -106,7 +107,7 @@ runs.style.hide(axis="index").format(precision=1)
 # `trainval_loc`.
 
 # %%
-leaks = record.read_records(record.project_root() / results_dir, "split_leak")
+leaks = record.read_records(project_root() / results_dir, "split_leak")
 shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
 shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
 shown.style.hide(axis="index").format(precision=0)

@@ -13,6 +13,7 @@ import scipy.io
 
 from zsl_lib import record
 from zsl_lib.data import xlsa17
+from zsl_lib.files import project_root
 
 
 def overlap(split: Path) -> dict[str, float] | None:
@@ -30,7 +31,7 @@ def overlap(split: Path) -> dict[str, float] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--results-dir", default=record.project_root() / "results", type=Path)
+    parser.add_argument("--results-dir", default=project_root() / "results", type=Path)
     options = parser.parse_args()
     for split in sorted(s for folder in options.folders for s in folder.glob("*_splits.mat")):
         watch, metrics = record.Stopwatch(), overlap(split)

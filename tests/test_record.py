@@ -16,6 +16,7 @@ from helpers import small_dataset
 
 from zsl_lib import record
 from zsl_lib.errors import DataError
+from zsl_lib.files import project_root
 from zsl_lib.record import (
     SCHEMA,
     Record,
@@ -23,7 +24,6 @@ from zsl_lib.record import (
     git_commit,
     mean_sd,
     papermill_command,
-    project_root,
     read_records,
     summarise,
     validate,

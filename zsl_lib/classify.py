@@ -100,7 +100,8 @@ class SyntheticRecogniser:
     Parameters
     ----------
     model: the generator of features.
-    samples: synthetic features a class (paper 1: 300 on CUB and SUN, 1,500 on AwA).
+    samples: synthetic features a class (released code: 300 on CUB and SUN, 1,500 on AwA; in paper 1's
+        Fig. 4, more than 300 change nothing).
     zsl, gzsl: scikit-learn classifiers for the two settings; 20-NN and softmax by default.
     seed: of the synthetic features.
     """

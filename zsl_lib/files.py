@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and the project's root."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def project_root() -> Path:
+    """The folder that holds ``_toc.yml``, from here upwards; the current folder if there is none."""
+    here = Path.cwd().resolve()
+    return next((p for p in (here, *here.parents) if (p / "_toc.yml").exists()), here)

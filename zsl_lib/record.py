@@ -221,12 +221,6 @@ def mean_sd(values: pd.Series) -> str:
     return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
 
 
-def project_root() -> Path:
-    """The folder that holds ``_toc.yml``, from here upwards; the current folder if there is none."""
-    here = Path.cwd().resolve()
-    return next((p for p in (here, *here.parents) if (p / "_toc.yml").exists()), here)
-
-
 def git_commit() -> str:
     """The commit of the running library, with ``+changes`` if the library differs from it.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from zsl_lib.data import toy, xlsa17
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
+from zsl_lib.files import project_root
 
 __all__ = ["EMBEDDED", "ZSLDataset", "data_root", "find_folder", "load"]
 
@@ -53,8 +54,13 @@ def load(
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """``root``, else the environment's ``ZSL_DATA_DIR``, else ``data``."""
-    return Path(root if root is not None else os.environ.get("ZSL_DATA_DIR") or "data").expanduser()
+    """``root``, else the environment's ``ZSL_DATA_DIR``, else ``data``.
+
+    A relative path is one from the current folder, or from the project's root if it is not there: so a
+    notebook finds the same data whatever folder it runs in.
+    """
+    path = Path(root if root is not None else os.environ.get("ZSL_DATA_DIR") or "data").expanduser()
+    return path if path.is_absolute() or path.exists() else project_root() / path
 
 
 def find_folder(name: str, root: Path) -> Path:

@@ -107,7 +107,9 @@ class ZSLDataset:
         return self.images[index]
 
     def scaled(self) -> ZSLDataset:
-        """Min–max scaled features: each dimension of ``trainval`` spans [0, 1] (paper 1, §5.1).
+        """Min–max scaled features: each dimension of ``trainval`` spans [0, 1].
+
+        Paper 1's released code does so; the paper does not say.
 
         The scaler sees observed values of ``trainval`` only; test features may leave [0, 1]. A constant
         dimension becomes 0 on ``trainval``; masked entries become 0.

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 
 class Generator(nn.Module):
-    """g_θ(c, z): one hidden layer, LeakyReLU(0.2), ReLU output (paper 1, §5.1).
+    """g_θ(c, z): one hidden layer, LeakyReLU, ReLU output (paper 1, §5.1).
 
-    Weights start at N(0, 0.02²) and biases at 0, as in the released code; the paper does not say.
+    The slope 0.2 and the start (weights N(0, 0.02²), biases 0) are the released code's; the paper does not
+    say.
 
     Parameters
     ----------
