@@ -29,6 +29,7 @@ sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 i
 langevin_steps = 10  # l, Langevin steps a visit; 10 in the paper
 step_size = 0.3  # s, size of a Langevin step in units of z; 0.3 in the paper
 samples = 100  # synthetic features a class for the 20-NN classifier; the released code has 300
+precision = "float32"  # of inference's matrix products: float32, or bfloat16 where the hardware has it
 device = "auto"  # auto (CUDA if there is one), cpu or cuda
 checkpoint = ""  # file to save to after each epoch and to go on from; empty: none
 results_dir = "_build/results"  # where this run's record goes, from the project's root
@@ -234,6 +235,7 @@ config = ABPConfig(
     langevin_steps=langevin_steps,
     step_size=step_size,
     epochs=epochs,
+    precision=precision,
 )
 tuning = data.tuning_split().scaled()
 val_x, val_y = tuning.features[tuning.test_unseen], tuning.labels[tuning.test_unseen]
@@ -332,7 +334,7 @@ print({k: round(v, 1) for k, v in result._asdict().items()})
 # %%
 parameters = {"dataset": dataset, "semantics": semantics, "seed": seed, "epochs": epochs}
 parameters |= {"latent_dim": latent_dim, "hidden": hidden, "sigma": sigma, "samples": samples}
-parameters |= {"langevin_steps": langevin_steps, "step_size": step_size}
+parameters |= {"langevin_steps": langevin_steps, "step_size": step_size, "precision": precision}
 last = final.history[-1]
 written = clock.record(
     "alternating_backprop",

@@ -241,6 +241,25 @@ def test_the_history_describes_the_latents():
     assert last["moved"] == pytest.approx((model.z - before).square().mean().sqrt().item(), rel=1e-5)
 
 
+def test_inference_in_bfloat16_follows_the_float32_chain():
+    """Same noise, same start: the chains stay together within the rounding of the products."""
+    x, c, z = torch.rand(64, 6), torch.rand(64, 4), torch.randn(64, 3)
+    chains = {}
+    for precision in ("float32", "bfloat16"):
+        model = fit(config=replace(SMALL, precision=precision), epochs=2)
+        for p in model.net.parameters():
+            p.data = torch.randn(p.shape, generator=rng(2)) * 0.5
+        chains[precision], _ = model.infer(z, x, c, generator=rng(3))
+        assert chains[precision].dtype == torch.float32
+    torch.testing.assert_close(chains["bfloat16"], chains["float32"], atol=0.02, rtol=0.02)
+    assert not torch.equal(chains["bfloat16"], chains["float32"])
+
+
+def test_an_unknown_precision_is_a_data_error():
+    with pytest.raises(DataError, match="precision: found 'half', expected float32 or bfloat16"):
+        ABPConfig(precision="half")
+
+
 def test_without_langevin_steps_the_latents_stay_as_drawn():
     config = replace(SMALL, langevin_steps=0)
     model, start = fit(config=config), fit(config=config, epochs=0)
