@@ -24,13 +24,16 @@ class Learner(Protocol):
 def search(
     make: Callable[..., Learner], grid: Mapping[str, Sequence[Any]], dataset: ZSLDataset, metric: str = "T1"
 ) -> pd.DataFrame:
-    """Fit ``make(**setting)`` for every setting of the grid on ``dataset.tuning_split()``.
+    """Fit ``make(**setting)`` for every setting of the grid on ``dataset.tuning_split().scaled()``.
+
+    The scaling is the tuning split's own, so validation images have no part in it, whether or not
+    ``dataset`` was scaled before.
 
     Returns
     -------
     One row a setting, best first by ``metric`` (T1, AU, AS or H, in per cent; ties keep the grid's order).
     """
-    tuning = dataset.tuning_split()
+    tuning = dataset.tuning_split().scaled()
     rows = []
     for values in itertools.product(*grid.values()):
         setting = dict(zip(grid, values, strict=True))
