@@ -35,6 +35,7 @@ hidden = 1024  # width of the generator's hidden layer; 4096 in the paper
 sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 in the paper
 langevin_steps = 10  # l, Langevin steps a visit; 10 in the paper
 step_size = 0.3  # s, size of a Langevin step in units of z; 0.3 in the paper
+validation_epochs = 15  # passes of the generator behind the figure of sample counts, on the tuning split
 samples = 100  # synthetic features a class; the released code has 300 (CUB, SUN) or 1,500 (AwA)
 precision = "float32"  # of inference's matrix products: float32, or bfloat16 where the hardware has it
 device = "auto"  # auto (CUDA if there is one), cpu or cuda
@@ -170,7 +171,7 @@ votes.rename("votes").to_frame()
 # %% mystnb={"image": {"alt": "T1 on validation against the number of synthetic features per class on a log axis, for 20-NN and softmax; both rise and level off."}}
 small = data.tuning_split().scaled()
 val_x, val_y = small.features[small.test_unseen], small.labels[small.test_unseen]
-val_model = ABP(config, seed=seed, device=device).fit(small, progress=False)
+val_model = ABP(config, seed=seed, device=device).fit(small, epochs=validation_epochs, progress=False)
 warnings.filterwarnings("ignore", "The number of unique classes")  # scikit-learn, at one feature a class
 rows = []
 for n in (1, 3, 10, 30, 100, 300):
