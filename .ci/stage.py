@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 BUILD = Path("_build")
+HANGUL = "zsl_lib/data/hangul"
 FILES = ("_config.yml", "_toc.yml", "references.bib", "CHANGELOG.md")
+INCLUDED = (f"{HANGUL}/README.md", f"{HANGUL}/fonts.csv")  # by book/hangul.md
 FOLDERS = ("book", "_static")
 
 
@@ -22,6 +24,10 @@ def main() -> int:
         if not Path(name).exists():
             sys.exit(f"{name}: not found; expected in the root of the repository")
         shutil.copy2(name, stage / name)
+    for name in INCLUDED:
+        if Path(name).exists():
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, stage / name)
     for name in FOLDERS:
         if Path(name).is_dir():
             ignore = shutil.ignore_patterns(".*", "__pycache__")

@@ -291,8 +291,8 @@ plots.transition_matrix(shares, ax)
 
 # %% [markdown]
 # More than half of the unseen images are taken for seen classes: the scores were fitted to make *seen* classes right. This
-# bias, more than lost recognition, makes AU and H small. [Chapter 8](08_recognition) attacks it by
-# synthesising features of the unseen classes.
+# bias, more than lost recognition, makes AU and H small. [Recognition from synthetic features](08_recognition)
+# attacks it by giving the unseen classes training examples.
 #
 # ## Exercises
 #

@@ -16,7 +16,7 @@
 # - watch a latent $z$ move, the loss fall and T1 rise;
 # - say what $\sigma$ decides, and what the released code does otherwise.
 #
-# You need [chapter 1](01_zero_shot_problem). Langevin dynamics gets a chapter of its own; here one formula is
+# You need [The zero-shot problem](01_zero_shot_problem). Langevin dynamics gets a chapter of its own; here one formula is
 # enough.
 # :::
 #
@@ -51,7 +51,7 @@ from zsl_lib import plots, record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import load
 from zsl_lib.files import project_root
-from zsl_lib.learn import ABP, ABPConfig
+from zsl_lib.learn import ABP, ABPConfig, langevin
 from zsl_lib.metrics import evaluate, per_class_accuracy, predict
 from zsl_lib.models import Generator, log_joint
 
@@ -191,44 +191,55 @@ print("same weights:", torch.allclose(net.outer.weight, library.net.outer.weight
 # ## A latent moves
 #
 # To see a chain, take $d = 2$ and a smaller $\sigma$, so that the data speak louder than the prior, and train
-# for a few epochs. Follow the $z_i$ of one example: each dot is where a visit left it. The shading is the
-# posterior that the *final* network gives this example.
+# for a few epochs, noting the $z_i$ of one example after each visit.
 
-# %% mystnb={"image": {"alt": "Left: contours of a posterior over two latent coordinates with the path of one example's z drifting into it over the epochs. Right: negative log joint density over all Langevin steps, falling."}}
-path, energies, i = [], [], 0
-flat = ABP(ABPConfig(latent_dim=2, hidden=512, sigma=0.1, step_size=0.05), seed=seed, device="cpu")
-
-
-def note(model):
-    path.append(model.z[i].clone())
-    energies.append(model.history[-1])
-
-
-flat.fit(scaled, epochs=15, after_epoch=note, progress=False)
+# %%
+path, example = [], 3
+flat = ABP(ABPConfig(latent_dim=2, hidden=256, sigma=0.1, step_size=0.1), seed=seed, device="cpu")
+flat.fit(scaled, epochs=20, after_epoch=lambda m: path.append(m.z[example].clone()), progress=False)
 path = torch.stack(path)
+
+# %% [markdown]
+# Then take the trained network and start a *cold* chain for the same example far from where its latent is:
+# {eq}`eq-langevin`, 150 steps, $\theta$ fixed. The library's `langevin` keeps the log-density of each state.
+
+# %%
+x1, c1 = X[example : example + 1], C[example : example + 1]
+
+
+def posterior(z):
+    """log p(x, z | c) of the example, for any number of latents."""
+    with_c = flat.net.condition(c1).detach()
+    return log_joint(x1, flat.net.decode(with_c, z), z, sigma=0.1)
+
+
+rng = torch.Generator().manual_seed(seed)
+cold, states = torch.tensor([[-2.5, -2.5]]), []
+for _ in range(150):
+    states.append(cold[0])
+    cold = langevin(posterior, cold, steps=1, step_size=0.1, generator=rng).z
+crowd = torch.randn(500, 2, generator=rng)  # 500 cold chains from the prior, to average over
+energy = -langevin(posterior, crowd, steps=150, step_size=0.1, generator=rng).log_prob.mean(1)
+
+# %% mystnb={"image": {"alt": "Left: contours of a posterior over two latent coordinates. The latent's path over epochs stays inside; a cold chain starts at the lower left corner and walks in. Right: mean energy of 500 cold chains, falling within about fifty steps to a level."}}
 axis = torch.linspace(-3.5, 3.5, 121)
-lattice = torch.cartesian_prod(axis, axis)
 with torch.no_grad():
-    mean = flat.net(C[i].expand(len(lattice), -1), lattice)
-    density = log_joint(X[i].expand(len(lattice), -1), mean, lattice, 0.1).view(121, 121).T
+    density = posterior(torch.cartesian_prod(axis, axis)).view(121, 121).T
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
 left.contourf(axis, axis, (density - density.max()).exp(), levels=8, cmap="Greys")
-left.plot(*path.T, marker="o", ms=3, lw=1, color=plots.SYNTHETIC)
-left.plot(*path[-1], marker="*", ms=13, color=plots.SEEN)
-left.set(
-    xlabel="$z_1$", ylabel="$z_2$", title="one example's latent, epoch by epoch (star: last)", aspect="equal"
-)
-steps = pd.DataFrame(energies)
-right.plot(steps["epoch"], steps["energy_start"], label="before inference")
-right.plot(steps["epoch"], steps["loss"], label="after inference")
-right.set(xlabel="epoch", ylabel=r"mean $-\log p(x, z\mid c)$", title="all examples")
-right.legend()
+left.plot(*torch.stack(states).T, lw=0.8, color=plots.SEEN, label="cold chain, step by step")
+left.plot(*path.T, marker="o", ms=3, lw=0.8, color=plots.UNSEEN, label="training, epoch by epoch")
+left.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior of one example's latent", aspect="equal")
+left.legend(loc="upper left")
+right.plot(energy)
+right.set(xlabel="Langevin step", ylabel=r"mean $-\log p(x, z\mid c)$", title="500 cold chains")
 plt.show()
 
 # %% [markdown]
-# The latent settles in the posterior's mass and then walks inside it, because noise is part of {eq}`eq-langevin`:
-# ABP *samples* $z$, it does not optimise it. The gap between the two curves on the right is what the
-# {math}`l` steps of a visit undo: the damage that the last passes over $\theta$ did to a latent inferred before.
+# The cold chain walks to the posterior's mass and then wanders inside it, because noise is part of
+# {eq}`eq-langevin`: ABP *samples* $z$, it does not optimise it. The walk takes dozens of steps (right). Training
+# cannot pay that at each visit, and need not: it starts where the last visit ended. In between, $\theta$ moves
+# too: the shading is the posterior at the end, and earlier latents followed earlier posteriors.
 #
 # ## T1 rises
 #
@@ -275,6 +286,8 @@ axes[2].plot(curve["epoch"], curve["z_variance"], label="mean square of $z$")
 axes[2].plot(curve["epoch"], curve["moved"], label="distance moved a visit")
 axes[2].set(xlabel="epoch", ylabel="units of the prior", title="latents", ylim=(0, None))
 axes[2].legend()
+for ax in axes:
+    ax.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
 
 # %%
@@ -284,7 +297,8 @@ print("T1 on validation is more than ten times chance:", bool(curve["T1"].iloc[-
 print("the loss fell:", bool(curve["loss"].iloc[-1] < curve["loss"].iloc[0]))
 
 # %% [markdown]
-# T1 is most of its way up after a handful of epochs.
+# T1 is most of its way up after a few epochs. The first two panels fall and rise together only at first: once the
+# class means are right, a better fit of single examples does little for recognition.
 #
 # ## What does z explain?
 #

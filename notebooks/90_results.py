@@ -111,7 +111,7 @@ runs.style.hide(axis="index").format(precision=1)
 # ## The published tuning splits
 #
 # Images of `test_seen_loc` inside the published `train_loc` and `val_loc` (see
-# [chapter 1](01_zero_shot_problem)). On real benchmarks this book tunes on their intersection with
+# [The zero-shot problem](01_zero_shot_problem)). On real benchmarks this book tunes on their intersection with
 # `trainval_loc`.
 
 # %%
