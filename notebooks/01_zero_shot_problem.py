@@ -62,9 +62,9 @@ data
 # %% mystnb={"image": {"alt": "Three rows of small grey syllable images; within a row the syllable is the same and the typeface changes."}}
 if data.images is not None:
     rng = np.random.default_rng(seed)
-    classes = [*data.seen[[3, 40]], data.unseen[5]]
-    picks = [rng.choice(np.flatnonzero(data.labels == c), 12, replace=False) for c in classes]
-    plots.image_grid(data.images[torch.from_numpy(np.concatenate(picks))], columns=12)
+    of_class = [np.flatnonzero(data.labels == c) for c in (*data.seen[[3, 40]], data.unseen[5])]
+    picks = np.concatenate([rng.choice(index, 12, replace=False) for index in of_class])
+    plots.image_grid(data.images[torch.from_numpy(picks)], columns=12)
 
 # %% [markdown]
 # Two seen classes (upper rows) and an unseen one (lowest row). Each image is one syllable in one typeface.
@@ -77,10 +77,13 @@ if data.images is not None:
 # sentences.
 
 # %%
-names = data.attribute_names or tuple(f"dimension {k}" for k in range(data.semantics.shape[1]))
+names = data.attribute_names or [f"dimension {k}" for k in range(data.semantics.shape[1])]
 rows = [data.seen[3], data.seen[40], data.unseen[5]]
-strongest = [", ".join(names[k] for k in data.semantics[c].topk(3).indices.sort().values) for c in rows]
-pd.DataFrame({"class": [data.class_names[c] for c in rows], "three strongest attributes": strongest})
+top = {c: data.semantics[c].topk(3).indices.sort().values for c in rows}
+strongest = [", ".join(names[k] for k in top[c]) for c in rows]
+classes = [data.class_names[c] for c in rows]
+table = pd.DataFrame({"class": classes, "three strongest attributes": strongest})
+table.style.hide(axis="index")
 
 # %% [markdown]
 # Zero-shot recognition works only if the unseen classes are made of parts that the seen classes show.
@@ -161,7 +164,8 @@ def seen_accuracy(index):
     """Per-class accuracy on test_seen of a softmax trained on the images at index."""
     x, y = scaled.features.numpy(), scaled.labels.numpy()
     model = SoftmaxClassifier(seed=seed).fit(x[index], y[index])
-    return per_class_accuracy(data.labels[data.test_seen], torch.from_numpy(model.predict(x[data.test_seen])))
+    said = torch.from_numpy(model.predict(x[data.test_seen]))
+    return per_class_accuracy(data.labels[data.test_seen], said)
 
 
 scaled = data.scaled()  # every feature in [0, 1] on trainval
@@ -233,8 +237,10 @@ V = torch.from_numpy(eszsl(X.numpy(), Y.numpy(), S.numpy(), gamma=10.0, lam=1.0)
 J = (X @ V @ S.T - Y).square().sum() + 10 * (V @ S.T).square().sum()
 J = J + (X @ V).square().sum() + 10 * V.square().sum()
 (gradient,) = torch.autograd.grad(J, V)
-print("gradient at V, relative to X'YS, below 1e-9:", bool(gradient.norm() < 1e-9 * (X.T @ Y @ S).norm()))
-same = torch.allclose(ESZSL(gamma=10.0, lam=1.0).fit(scaled).V, V.detach(), rtol=1e-8)
+relative = gradient.norm() / (X.T @ Y @ S).norm()
+print("gradient at V, relative to X'YS, below 1e-9:", bool(relative < 1e-9))
+library = ESZSL(gamma=10.0, lam=1.0).fit(scaled)
+same = torch.allclose(library.V, V.detach(), rtol=1e-8)
 print("the library's ESZSL is this function:", same)
 
 # %% [markdown]
@@ -247,7 +253,8 @@ grid = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range
 tried = tuning.search(ESZSL, grid, scaled)
 best = {key: tried.loc[0, key].item() for key in grid}
 print("best on validation:", best)
-tried.head(3).style.hide(axis="index").format(precision=1).format("{:g}", subset=list(grid))
+top = tried.head(3).style.hide(axis="index").format(precision=1)
+top.format("{:g}", subset=list(grid))
 
 # %%
 watch = record.Stopwatch()

@@ -173,17 +173,8 @@ init = torch.Generator().manual_seed(seed)
 net = Generator(C.shape[1], latent_dim, X.shape[1], hidden=64, generator=init)
 z = torch.randn(len(X), latent_dim, generator=init)
 adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-abp_epoch(
-    net,
-    adam,
-    z,
-    X,
-    C,
-    sigma=sigma,
-    steps=langevin_steps,
-    s=step_size,
-    rng=torch.Generator().manual_seed(seed),
-)
+options = {"sigma": sigma, "steps": langevin_steps, "s": step_size}
+abp_epoch(net, adam, z, X, C, **options, rng=torch.Generator().manual_seed(seed))
 print("same latents:", torch.allclose(z, library.z, atol=1e-3))
 print("same weights:", torch.allclose(net.outer.weight, library.net.outer.weight, atol=1e-4))
 
@@ -195,8 +186,15 @@ print("same weights:", torch.allclose(net.outer.weight, library.net.outer.weight
 
 # %%
 path, example = [], 3
-flat = ABP(ABPConfig(latent_dim=2, hidden=256, sigma=0.1, step_size=0.1), seed=seed, device="cpu")
-flat.fit(scaled, epochs=20, after_epoch=lambda m: path.append(m.z[example].clone()), progress=False)
+config_2d = ABPConfig(latent_dim=2, hidden=256, sigma=0.1, step_size=0.1)
+
+
+def note(model):
+    path.append(model.z[example].clone())
+
+
+flat = ABP(config_2d, seed=seed, device="cpu")
+flat.fit(scaled, epochs=20, after_epoch=note, progress=False)
 path = torch.stack(path)
 
 # %% [markdown]
@@ -218,8 +216,9 @@ cold, states = torch.tensor([[-2.5, -2.5]]), []
 for _ in range(150):
     states.append(cold[0])
     cold = langevin(posterior, cold, steps=1, step_size=0.1, generator=rng).z
-crowd = torch.randn(500, 2, generator=rng)  # 500 cold chains from the prior, to average over
-energy = -langevin(posterior, crowd, steps=150, step_size=0.1, generator=rng).log_prob.mean(1)
+crowd = torch.randn(500, 2, generator=rng)  # 500 cold chains, from the prior
+chains = langevin(posterior, crowd, steps=150, step_size=0.1, generator=rng)
+energy = -chains.log_prob.mean(1)
 
 # %% mystnb={"image": {"alt": "Left: contours of a posterior over two latent coordinates. The latent's path over epochs stays inside; a cold chain starts at the lower left corner and walks in. Right: mean energy of 500 cold chains, falling within about fifty steps to a level."}}
 axis = torch.linspace(-3.5, 3.5, 121)
@@ -229,10 +228,12 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
 left.contourf(axis, axis, (density - density.max()).exp(), levels=8, cmap="Greys")
 left.plot(*torch.stack(states).T, lw=0.8, color=plots.SEEN, label="cold chain, step by step")
 left.plot(*path.T, marker="o", ms=3, lw=0.8, color=plots.UNSEEN, label="training, epoch by epoch")
-left.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior of one example's latent", aspect="equal")
+left.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+left.set_title("posterior of one example's latent")
 left.legend(loc="upper left")
 right.plot(energy)
-right.set(xlabel="Langevin step", ylabel=r"mean $-\log p(x, z\mid c)$", title="500 cold chains")
+right.set(xlabel="Langevin step", ylabel=r"mean $-\log p(x, z\mid c)$")
+right.set_title("500 cold chains")
 plt.show()
 
 # %% [markdown]
@@ -265,7 +266,8 @@ def watch_t1(model):
     recogniser = SyntheticRecogniser(model, samples=samples, seed=seed).remember(tuning)
     said = predict(recogniser, val_x, tuning.semantics, tuning.unseen)
     curve.append(model.history[-1] | {"T1": per_class_accuracy(val_y, said)})
-    print(f"epoch {len(curve):3}   loss {curve[-1]['loss']:7.2f}   T1 on validation {curve[-1]['T1']:5.1f} %")
+    loss, t1 = curve[-1]["loss"], curve[-1]["T1"]
+    print(f"epoch {len(curve):3}   loss {loss:7.2f}   T1 on validation {t1:5.1f} %")
 
 
 model = ABP(config, seed=seed, device=device).fit(tuning, after_epoch=watch_t1, progress=False)
@@ -310,30 +312,32 @@ print("the loss fell:", bool(curve["loss"].iloc[-1] < curve["loss"].iloc[0]))
 
 # %%
 def explained(model, split):
-    """Share of the squared residual, in per cent, that inferred latents remove, against prior ones."""
+    """Share of the squared residual (%) that inferred latents remove, against prior ones."""
     x = split.features[split.trainval].to(model.device)
     c = split.semantics[split.labels[split.trainval]].to(model.device)
     rng = torch.Generator(model.device).manual_seed(seed)
     prior = torch.randn(model.z.shape, generator=rng, device=model.device)
     with torch.no_grad():
-        inferred, fresh = ((x - model.net(c, z)).square().sum().item() for z in (model.z, prior))
+        inferred = (x - model.net(c, model.z)).square().sum().item()
+        fresh = (x - model.net(c, prior)).square().sum().item()
     residual = (inferred / x.numel()) ** 0.5
     return {"explained (%)": 100 * (1 - inferred / fresh), "residual per dimension": residual}
 
 
 def arm(s, step):
     """Train with σ = s and the given step; T1 is on validation."""
-    other = ABP(ABPConfig(latent_dim, hidden, s, langevin_steps, step), seed=seed, device=device)
+    config = ABPConfig(latent_dim, hidden, s, langevin_steps, step)
+    other = ABP(config, seed=seed, device=device)
     recogniser = SyntheticRecogniser(other, samples=samples, seed=seed)
     recogniser.fit(tuning, epochs=epochs, progress=False)
     said = predict(recogniser, val_x, tuning.semantics, tuning.unseen)
-    return {"σ": s, "s": step} | explained(other, tuning) | {"T1": per_class_accuracy(val_y, said)}
+    t1 = per_class_accuracy(val_y, said)
+    return {"σ": s, "s": step} | explained(other, tuning) | {"T1 on validation": t1}
 
 
 arms = pd.DataFrame([arm(0.3, 0.3), arm(0.1, 0.1), arm(0.05, 0.05)])
-arms.style.hide(axis="index").format(precision=1).format("{:.2f}", subset=["σ", "s"]).format(
-    "{:.3f}", subset=["residual per dimension"]
-)
+table = arms.style.hide(axis="index").format(precision=1)
+table.format("{:.2f}", subset=["σ", "s"]).format("{:.3f}", subset="residual per dimension")
 
 # %% [markdown]
 # With the paper's $\sigma = 0.3$ the noise that the model *assumes* is several times the residual that is

@@ -133,18 +133,13 @@ print(f"synthetic means nearest to their own real mean: {hits:.0f} % of {len(nea
 
 # %%
 real_spread = torch.stack([unseen_x[unseen_y == c].var(0).sum() for c in data.unseen])
-spread = pd.Series(
-    {
-        "g(c, z)": (synthetic.var(1).sum(1) / real_spread).median().item(),
-        "g(c, z) + ε": (
-            (model.sample(data.semantics[data.unseen], samples, rng, noise=True).var(1).sum(1) / real_spread)
-            .median()
-            .item()
-        ),
-    },
-    name="synthetic / real variance (median over classes)",
-)
-spread.to_frame().style.format("{:.2f}")
+noisy = model.sample(data.semantics[data.unseen], samples, rng, noise=True)
+spread = {
+    name: (made.var(1).sum(1) / real_spread).median().item()
+    for name, made in {"g(c, z)": synthetic, "g(c, z) + ε": noisy}.items()
+}
+for name, ratio in spread.items():
+    print(f"{name:12} synthetic / real variance, median over classes: {ratio:5.2f}")
 
 # %% [markdown]
 # Without noise the synthetic classes are far too narrow; with the model's own $\varepsilon\sim\mathcal N(0,\sigma^2)$ at the
@@ -176,15 +171,19 @@ val_model = ABP(config, seed=seed, device=device).fit(small, epochs=validation_e
 warnings.filterwarnings("ignore", "The number of unique classes")  # scikit-learn, at one feature a class
 rows = []
 for n in (1, 3, 10, 30, 100, 300):
-    for name, classifier in {"20-NN": knn(min(20, n)), "softmax": SoftmaxClassifier(seed=seed)}.items():
-        recogniser = SyntheticRecogniser(val_model, samples=n, zsl=classifier, seed=seed).remember(small)
-        said = predict(recogniser, val_x, small.semantics, small.unseen)
-        rows.append({"samples": n, "classifier": name, "T1": per_class_accuracy(val_y, said)})
+    classifiers = {"20-NN": knn(min(20, n)), "softmax": SoftmaxClassifier(seed=seed)}
+    for name, classifier in classifiers.items():
+        recogniser = SyntheticRecogniser(val_model, samples=n, zsl=classifier, seed=seed)
+        said = predict(recogniser.remember(small), val_x, small.semantics, small.unseen)
+        t1 = per_class_accuracy(val_y, said)
+        rows.append({"samples": n, "classifier": name, "T1": t1})
 counts = pd.DataFrame(rows)
 fig, ax = plt.subplots(figsize=(5, 3))
-sns.lineplot(counts, x="samples", y="T1", hue="classifier", style="classifier", markers=True, ax=ax)
+style = {"hue": "classifier", "style": "classifier", "markers": True}
+sns.lineplot(counts, x="samples", y="T1", **style, ax=ax)
 ax.axhline(100 / len(small.unseen), color="grey", ls=":")
-ax.set(xscale="log", xlabel="synthetic features a class", ylabel="T1 on validation (%)", ylim=(0, None))
+ax.set(xscale="log", xlabel="synthetic features a class", ylim=(0, None))
+ax.set_ylabel("T1 on validation (%)")
 plt.show()
 
 # %% [markdown]
@@ -299,7 +298,8 @@ class Noisy:
 
 rows = {}
 for name, source in {"without ε": val_model, "with ε": Noisy(val_model)}.items():
-    rows[name] = evaluate(SyntheticRecogniser(source, samples=samples, seed=seed).remember(small), small)
+    recogniser = SyntheticRecogniser(source, samples=samples, seed=seed)
+    rows[name] = evaluate(recogniser.remember(small), small)
 pd.DataFrame(rows, index=list(result._fields)).T.style.format("{:.1f}")
 
 # %% [markdown]

@@ -16,7 +16,7 @@
 results_dir = "results"  # folder of the records, from the project's root
 experiment = "recognition"  # the records to tabulate: a folder of results_dir
 
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -27,7 +27,11 @@ from zsl_lib.files import project_root
 plots.style()
 METRICS = ["T1", "AU", "AS", "H"]
 records = record.read_records(project_root() / results_dir, experiment)
-print(len(records), "records of", records["dataset"].nunique(), "data sets")
+datasets = sorted(records["dataset"].unique(), key=lambda name: (name != "hangul", name))  # ours first
+methods = sorted(records["method"].unique(), reverse=True)
+records["dataset"] = pd.Categorical(records["dataset"], datasets)
+records = records.sort_values(["dataset", "method", "seed"], ignore_index=True)
+print(len(records), "records of", len(datasets), "data sets")
 
 # %% [markdown]
 # ## Recognition
@@ -37,11 +41,11 @@ print(len(records), "records of", records["dataset"].nunique(), "data sets")
 # seen images among all classes; *H*: their harmonic mean. Hyper-parameters were chosen on validation or taken
 # from the paper, never on test.
 
-# %%
+# %% tags=["hide-input"]
 groups = ["dataset", "method"]
 table = record.summarise(records, METRICS, groups)
-means = records.groupby(groups, sort=False)[METRICS].mean()
-best = means == means.groupby("dataset").transform("max")
+means = records.groupby(groups, sort=False, observed=True)[METRICS].mean()
+best = means == means.groupby("dataset", observed=True).transform("max")
 
 
 def bold(column):
@@ -50,36 +54,22 @@ def bold(column):
 
 table.style.apply(bold, subset=METRICS).set_properties(**{"text-align": "right"})
 
-# %% mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}}
 long = records.melt(id_vars=groups, value_vars=METRICS, var_name="metric", value_name="accuracy (%)")
-grid = sns.catplot(
-    long,
-    x="metric",
-    y="accuracy (%)",
-    hue="method",
-    col="dataset",
-    kind="bar",
-    errorbar=None,
-    height=3,
-    aspect=0.9,
-)
-grid.map_dataframe(
-    sns.stripplot,
-    x="metric",
-    y="accuracy (%)",
-    hue="method",
-    dodge=True,
-    palette="dark:0.2",
-    size=3,
-    legend=False,
-)
-grid.set_titles("{col_name}")
-grid.set(ylim=(0, 100))
+fig, axes = plt.subplots(1, len(datasets), figsize=(3 * len(datasets), 3), sharey=True, squeeze=False)
+for ax, name in zip(axes.flat, datasets, strict=True):
+    part = {"data": long[long["dataset"] == name], "x": "metric", "y": "accuracy (%)", "hue": "method", "ax": ax}
+    sns.barplot(**part, hue_order=methods, errorbar=None, legend=name == datasets[0])
+    sns.stripplot(**part, hue_order=methods, dodge=True, palette="dark:0.2", size=3, legend=False)
+    ax.set(title=name, xlabel="", ylim=(0, 100))
+axes[0, 0].legend(title="", loc="upper left")
 plt.show()
 
 # %% [markdown]
 # ### How to read it
 #
+# - *seconds* in the list of runs is wall time of the whole notebook on a shared machine; `benchmarks/` compares
+#   speed.
 # - **hangul** is this book's own data; no paper has numbers on it. It shows the *ordering* of methods and the
 #   size of their differences where every condition is known.
 # - **CUB100** is half of CUB's classes with features of an EfficientNet-Lite0. Its numbers can *not* stand
@@ -91,17 +81,17 @@ plt.show()
 # For scale: chance on T1, and a softmax that was given labelled images of the unseen classes (cross-validated).
 # No zero-shot method gets those.
 
-# %%
-marks = records[records["method"] == "eszsl"].set_index("dataset")[["chance", "T1", "ceiling"]]
+# %% tags=["hide-input"]
+marks = records[records["method"] == "eszsl"].astype({"dataset": str}).set_index("dataset")[["chance", "T1", "ceiling"]]
 marks.columns = ["chance", "T1 of ESZSL", "with labels"]
-marks.style.format("{:.1f}")
+marks.rename_axis(None).style.format("{:.1f}")
 
 # %% [markdown]
 # ## Single runs
 #
 # Each row is a file; pick one and run its command to get it again.
 
-# %%
+# %% tags=["hide-input"]
 runs = records[["file", "seed", *METRICS, "selection", "device", "seconds", "git_commit", "command"]].copy()
 runs["git_commit"] = runs["git_commit"].str[:7]
 pd.set_option("display.max_colwidth", None)
@@ -114,7 +104,7 @@ runs.style.hide(axis="index").format(precision=1)
 # [The zero-shot problem](01_zero_shot_problem)). On real benchmarks this book tunes on their intersection with
 # `trainval_loc`.
 
-# %%
+# %% tags=["hide-input"]
 leaks = record.read_records(project_root() / results_dir, "split_leak")
 shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
 shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]

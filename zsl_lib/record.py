@@ -50,7 +50,7 @@ SCHEMA: dict[str, Any] = {
         "parameters": {"type": "object", "description": "everything that was set, as the method takes it"},
         "metrics": {"type": "object", "minProperties": 1, "additionalProperties": _number},
         "selection": {"enum": list(SELECTION), "description": "what the setting was chosen on"},
-        "seconds": _number | {"minimum": 0},
+        "seconds": _number | {"minimum": 0, "description": "wall time of the run, figures included"},
         "peak_memory_mb": _number | {"minimum": 0},
         "device": _text,
         "digests": {"type": "object", "additionalProperties": _sha256},
@@ -208,7 +208,7 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
 
 def summarise(records: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     """Mean ± standard deviation over seeds as text, one row a group, with the number of seeds."""
-    groups = records.groupby(list(by), sort=False)
+    groups = records.groupby(list(by), sort=False, observed=True)
     table = pd.DataFrame({m: groups[m].agg(mean_sd) for m in metrics})
     table["seeds"] = groups.size()
     return table
