@@ -168,7 +168,7 @@ def seen_accuracy(index):
     return per_class_accuracy(data.labels[data.test_seen], said)
 
 
-scaled = data.scaled()  # every feature in [0, 1] on trainval
+scaled = data.scaled()  # features in [0, 1] on trainval, semantics of one length
 half_leaked = torch.cat([data.trainval, data.test_seen[::2]])
 honest, leaky = seen_accuracy(data.trainval), seen_accuracy(half_leaked)
 print(f"seen accuracy, honest: {honest:.1f} %")
@@ -231,7 +231,7 @@ def eszsl(X, Y, S, gamma, lam):
 # %%
 # NBVAL_CHECK_OUTPUT
 X = scaled.features[data.trainval].double()
-S = data.semantics[data.seen].double()
+S = scaled.semantics[data.seen].double()
 Y = 2.0 * (data.labels[data.trainval][:, None] == data.seen).double() - 1
 V = torch.from_numpy(eszsl(X.numpy(), Y.numpy(), S.numpy(), gamma=10.0, lam=1.0)).requires_grad_()
 J = (X @ V @ S.T - Y).square().sum() + 10 * (V @ S.T).square().sum()
@@ -290,7 +290,7 @@ print(f"T1: chance {chance:.1f}, ESZSL {result.T1:.1f}, with labels {ceiling:.1f
 everything = torch.cat([data.seen, data.unseen]).sort().values
 shares = []
 for part in (data.test_seen, data.test_unseen):
-    said = predict(model, scaled.features[part], data.semantics, everything)
+    said = predict(model, scaled.features[part], scaled.semantics, everything)
     to_unseen = 100 * torch.isin(said, data.unseen).double().mean().item()
     shares.append([100 - to_unseen, to_unseen])
 fig, ax = plt.subplots(figsize=(2.6, 2.6))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import small_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler
@@ -282,3 +283,14 @@ def test_tuning_split_is_the_same_for_the_same_seed():
 def test_tuning_split_that_cannot_be(changes, text):
     with pytest.raises(DataError, match=text):
         small(**changes).tuning_split()
+
+
+def test_scaling_brings_semantics_of_unequal_length_to_length_one():
+    data = small_dataset()
+    unit = data.scaled().semantics
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(len(unit)))
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(data.semantics, dim=1))
+    same = replace(data, semantics=unit * 3**0.5)
+    assert torch.equal(same.scaled().semantics, same.semantics), "one length already: left as it is"
+    zero = replace(data, semantics=data.semantics * (torch.arange(len(unit)) > 0)[:, None])
+    assert zero.scaled().semantics.isfinite().all()

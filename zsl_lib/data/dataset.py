@@ -107,12 +107,17 @@ class ZSLDataset:
         return self.images[index]
 
     def scaled(self) -> ZSLDataset:
-        """Min–max scaled features: each dimension of ``trainval`` spans [0, 1].
+        """Min–max scaled features, and semantics of one length.
+
+        Each feature dimension of ``trainval`` spans [0, 1].
 
         Paper 1's released code does so; the paper does not say.
 
         The scaler sees observed values of ``trainval`` only; test features may leave [0, 1]. A constant
         dimension becomes 0 on ``trainval``; masked entries become 0.
+
+        Rows of ``semantics`` that differ in length are brought to length 1, as the benchmark's attributes
+        are. Sentence embeddings differ, and are some twenty times longer; paper 1 is silent on them.
         """
         if self.features is None:
             raise DataError(f"{self.name}: features", found="none", expected="features to scale")
@@ -120,7 +125,7 @@ class ZSLDataset:
         features = (self.features - low).div_(span)  # in float32: AWA2 has 76 million entries
         if self.mask is not None:
             features[~self.mask] = 0
-        return replace(self, features=features)
+        return replace(self, features=features, semantics=_of_one_length(self.semantics))
 
     def _range(self) -> tuple[Tensor, Tensor]:
         """Minimum and span of each dimension of trainval's observed values, ``[D]`` each.
@@ -172,6 +177,14 @@ class ZSLDataset:
             train=empty,
             val=empty,
         )
+
+
+def _of_one_length(semantics: Tensor) -> Tensor:
+    """Rows of length 1, but for rows that are 0; unchanged if all lengths agree to a thousandth."""
+    lengths = semantics.norm(dim=1, keepdim=True)
+    if lengths.max() - lengths.min() <= 1e-3 * lengths.max():
+        return semantics
+    return semantics / lengths.where(lengths > 0, 1.0)
 
 
 def _intersect(a: Tensor, b: Tensor) -> Tensor:
