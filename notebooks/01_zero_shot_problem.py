@@ -83,7 +83,7 @@ top = {c: data.semantics[c].topk(3).indices.sort().values for c in rows}
 strongest = [", ".join(names[k] for k in top[c]) for c in rows]
 classes = [data.class_names[c] for c in rows]
 table = pd.DataFrame({"class": classes, "three strongest attributes": strongest})
-table.style.hide(axis="index")
+plots.table(table, index=False)
 
 # %% [markdown]
 # Zero-shot recognition works only if the unseen classes are made of parts that the seen classes show.
@@ -140,7 +140,7 @@ if "family" in data.instances:
 leaks = record.read_records(project_root() / "results", "split_leak")
 table = leaks.set_index("dataset")[["tuning", "leaked", "test_seen", "share"]]
 table.columns = ["train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
-table.rename_axis(None).style.format("{:.0f}")
+plots.table(table.rename_axis(None), precision=0)
 
 # %% [markdown]
 # The cure is one line: intersect both with `trainval`. `data.tuning_split()` does it and returns a data set
@@ -253,8 +253,7 @@ grid = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range
 tried = tuning.search(ESZSL, grid, scaled)
 best = {key: tried.loc[0, key].item() for key in grid}
 print("best on validation:", best)
-top = tried.head(3).style.hide(axis="index").format(precision=1)
-top.format("{:g}", subset=list(grid))
+plots.table(tried.head(3), formats=dict.fromkeys(grid, "{:g}"), index=False)
 
 # %%
 watch = record.Stopwatch()

@@ -337,8 +337,8 @@ def arm(s, step):
 
 
 arms = pd.DataFrame([arm(0.3, 0.3), arm(0.1, 0.1), arm(0.05, 0.05)])
-table = arms.style.hide(axis="index").format(precision=1)
-table.format("{:.2f}", subset=["σ", "s"]).format("{:.3f}", subset="residual per dimension")
+formats = {"σ": "{:g}", "s": "{:g}", "residual per dimension": "{:.3f}"}
+plots.table(arms, formats=formats, index=False)
 
 # %% [markdown]
 # With the paper's $\sigma = 0.3$ the noise that the model *assumes* is several times the residual that is *left* per

@@ -210,7 +210,8 @@ grid = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range
 best = tuning.search(ESZSL, grid, data).loc[0, list(grid)].to_dict()
 yardstick_model = ESZSL(**best).fit(data)
 yardstick = evaluate(yardstick_model, data)
-pd.DataFrame({"ESZSL": yardstick, "ABP": result}, index=list(result._fields)).T.style.format("{:.1f}")
+both = {"ESZSL": yardstick, "ABP": result}
+plots.table(pd.DataFrame(both, index=list(result._fields)).T)
 
 # %% [markdown]
 # Synthesis pays twice: unseen classes are told apart better (T1), and more unseen images are recognised among all
@@ -300,7 +301,7 @@ rows = {}
 for name, source in {"without ε": val_model, "with ε": Noisy(val_model)}.items():
     recogniser = SyntheticRecogniser(source, samples=samples, seed=seed)
     rows[name] = evaluate(recogniser.remember(small), small)
-pd.DataFrame(rows, index=list(result._fields)).T.style.format("{:.1f}")
+plots.table(pd.DataFrame(rows, index=list(result._fields)).T)
 
 # %% [markdown]
 # One seed is a hint, not a result: repeat it with five before you believe it. What to look for: T1 asks which

@@ -46,13 +46,7 @@ groups = ["dataset", "method"]
 table = record.summarise(records, METRICS, groups)
 means = records.groupby(groups, sort=False, observed=True)[METRICS].mean()
 best = means == means.groupby("dataset", observed=True).transform("max")
-
-
-def bold(column):
-    return ["font-weight: bold" if best.loc[row, column.name] else "" for row in column.index]
-
-
-table.style.apply(bold, subset=METRICS).set_properties(**{"text-align": "right"})
+plots.table(table, best=best)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}}
 long = records.melt(id_vars=groups, value_vars=METRICS, var_name="metric", value_name="accuracy (%)")
@@ -84,7 +78,7 @@ plt.show()
 # %% tags=["hide-input"]
 marks = records[records["method"] == "eszsl"].astype({"dataset": str}).set_index("dataset")[["chance", "T1", "ceiling"]]
 marks.columns = ["chance", "T1 of ESZSL", "with labels"]
-marks.rename_axis(None).style.format("{:.1f}")
+plots.table(marks.rename_axis(None))
 
 # %% [markdown]
 # ## Single runs
@@ -94,8 +88,7 @@ marks.rename_axis(None).style.format("{:.1f}")
 # %% tags=["hide-input"]
 runs = records[["file", "seed", *METRICS, "selection", "device", "seconds", "git_commit", "command"]].copy()
 runs["git_commit"] = runs["git_commit"].str[:7]
-pd.set_option("display.max_colwidth", None)
-runs.style.hide(axis="index").format(precision=1)
+plots.table(runs, index=False)
 
 # %% [markdown]
 # ## The published tuning splits
@@ -108,4 +101,4 @@ runs.style.hide(axis="index").format(precision=1)
 leaks = record.read_records(project_root() / results_dir, "split_leak")
 shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
 shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
-shown.style.hide(axis="index").format(precision=0)
+plots.table(shown, precision=0, index=False)

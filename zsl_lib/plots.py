@@ -1,12 +1,14 @@
-"""The book's figures: one style, and the few drawings that several chapters share."""
+"""The book's figures and tables: one style, and the few drawings that several chapters share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -53,7 +55,7 @@ def image_grid(images: Tensor, *, columns: int, titles: Sequence[str] = (), size
     for i, axis in enumerate(np.atleast_1d(axes).flat):
         axis.set_axis_off()
         if i < len(images):
-            picture = images[i].permute(1, 2, 0)
+            picture = images[i].permute(1, 2, 0).numpy()
             axis.imshow(picture.squeeze(2), cmap="gray_r", interpolation="nearest")
             if titles:
                 axis.set_title(titles[i], fontsize=9)
@@ -84,3 +86,31 @@ def transition_matrix(matrix: Any, axis: Axes, *, labels: Sequence[str] = ("seen
     )
     axis.set(xlabel="predicted as", ylabel="truth")
     axis.tick_params(length=0)
+
+
+def table(
+    frame: pd.DataFrame,
+    *,
+    precision: int = 1,
+    formats: Mapping[str, str] | None = None,
+    best: pd.DataFrame | None = None,
+    index: bool = True,
+) -> Any:
+    """A frame as an HTML table for a notebook, the same text for the same frame in every run.
+
+    Parameters
+    ----------
+    precision: decimals of numbers; ``formats`` gives columns a format of their own, e.g. ``{"lr": "{:g}"}``.
+    best: True where a value is set in bold; its columns are among the frame's.
+    index: False leaves the row labels out.
+    """
+    from IPython.display import HTML  # only notebooks need it
+
+    name = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]
+    styler = frame.style.set_uuid(name).format(dict(formats or {}), precision=precision)
+    if best is not None:
+        weights = best.map(lambda is_best: "font-weight: bold" if is_best else "")
+        styler = styler.apply(lambda column: weights[column.name], subset=list(best.columns))
+    if not index:
+        styler = styler.hide(axis="index")
+    return HTML(styler.to_html())
