@@ -59,6 +59,7 @@ plots.style()
 data = load(dataset, root or None, semantics=semantics)
 data
 
+
 # %% [markdown]
 # ## The model
 #
@@ -83,7 +84,6 @@ data
 # $\log p_\theta(x, z\mid c)$ in $\theta$ at that $z$.
 #
 # The code of {eq}`eq-joint`, line by line:
-
 
 # %%
 def log_p(x, mean, z, sigma):
@@ -126,7 +126,6 @@ print("formula = finite differences:", torch.allclose(printed[0], torch.cat(by_d
 # %% [markdown]
 # In code, one move is three lines. `z` starts from where the last visit left it (*warm start*).
 
-
 # %%
 @torch.no_grad()
 def infer(net, z, x, c, *, sigma, steps, s, rng):
@@ -145,7 +144,6 @@ def infer(net, z, x, c, *, sigma, steps, s, rng):
 # ## Algorithm 1
 #
 # Now the whole algorithm, one pass over the data:
-
 
 # %%
 def abp_epoch(net, adam, z, x, c, *, sigma, steps, s, rng, batch_size=64):
@@ -299,6 +297,7 @@ chance = 100 / len(tuning.unseen)
 print("T1 on validation is more than ten times chance:", bool(curve["T1"].iloc[-1] > 10 * chance))
 print("the loss fell:", bool(curve["loss"].iloc[-1] < curve["loss"].iloc[0]))
 
+
 # %% [markdown]
 # T1 is most of its way up after a few epochs. The first two panels fall and rise together only at first: once the
 # class means are right, a better fit of single examples does little for recognition.
@@ -309,7 +308,6 @@ print("the loss fell:", bool(curve["loss"].iloc[-1] < curve["loss"].iloc[0]))
 # prior. The share of the residual $\lVert x - g(c, z)\rVert^2$ that vanishes when a prior $z$ is replaced by the
 # inferred one measures it: 0 says that $z$ is ignored or not inferred. How does it depend on $\sigma$? The
 # step must shrink with $\sigma$, since the posterior does.
-
 
 # %%
 def explained(model, split):
@@ -382,6 +380,7 @@ written = clock.record(
 ).write(project_root() / results_dir)
 print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 
+
 # %% [markdown]
 # ## Differences
 #
@@ -417,7 +416,6 @@ print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 # ```{solution-start} ex-abp-cold
 # :class: dropdown
 # ```
-
 
 # %%
 class ColdABP(ABP):

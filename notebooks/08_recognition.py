@@ -258,6 +258,7 @@ written = watch.record(
 ).write(project_root() / results_dir)
 print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 
+
 # %% [markdown]
 # At the defaults this is a quick run. The full budget (`-f notebooks/params/paper.yaml`), five seeds and real
 # data are on [the results page](90_results).
@@ -284,7 +285,6 @@ print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 # ```{solution-start} ex-recognition-noise
 # :class: dropdown
 # ```
-
 
 # %%
 class Noisy:
