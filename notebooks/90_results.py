@@ -48,13 +48,14 @@ means = records.groupby(groups, sort=False, observed=True)[METRICS].mean()
 best = means == means.groupby("dataset", observed=True).transform("max")
 plots.table(table, best=best)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}}
+# %% mystnb={"image": {"alt": "Bars of T1, AU, AS and H for each data set and method, with dots for the single seeds."}} tags=["hide-input"]
 long = records.melt(id_vars=groups, value_vars=METRICS, var_name="metric", value_name="accuracy (%)")
 fig, axes = plt.subplots(1, len(datasets), figsize=(3 * len(datasets), 3), sharey=True, squeeze=False)
 for ax, name in zip(axes.flat, datasets, strict=True):
     part = {"data": long[long["dataset"] == name], "x": "metric", "y": "accuracy (%)", "hue": "method", "ax": ax}
     sns.barplot(**part, hue_order=methods, errorbar=None, legend=name == datasets[0])
-    sns.stripplot(**part, hue_order=methods, dodge=True, palette="dark:0.2", size=3, legend=False)
+    dots = {"dodge": True, "jitter": False, "palette": "dark:0.2", "size": 3}
+    sns.stripplot(**part, **dots, hue_order=methods, legend=False)
     ax.set(title=name, xlabel="", ylim=(0, 100))
 axes[0, 0].legend(title="", loc="upper left")
 plt.show()
@@ -102,3 +103,17 @@ leaks = record.read_records(project_root() / results_dir, "split_leak")
 shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
 shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
 plots.table(shown, precision=0, index=False)
+
+# %% [markdown]
+# ## The length of the semantics
+#
+# Sentence embeddings are about twenty times longer than the benchmark's attributes, and the papers do not say what
+# is done to them. Below, ABP at the paper's settings after ten epochs, with embeddings as they come (`abp_raw`) and
+# brought to length 1 (`abp_unit`, as everywhere else in this book). Accuracies are on *validation*; the last column is
+# the share of the generator's outputs that are 0 for validation classes. A generator whose output ReLUs are all
+# dead makes the same feature for every class.
+
+# %% tags=["hide-input"]
+lengths = record.read_records(project_root() / results_dir, "semantics_length")
+shown = lengths[["file", "seed", *METRICS, "zero_outputs"]]
+plots.table(shown.rename(columns={"zero_outputs": "zero outputs (%)"}), index=False)

@@ -36,9 +36,16 @@ def main() -> None:
     long = records.melt(["dataset", "method"], METRICS, "metric", "accuracy (%)")
     long["case"] = long["dataset"] + "\n" + long["metric"]
     order = [f"{d}\n{m}" for d in ("hangul", "CUB100") for m in METRICS]
-    style = {"x": "case", "y": "accuracy (%)", "hue": "method", "order": order, "ax": right}
-    sns.barplot(long, errorbar=None, **style)
-    sns.stripplot(long, dodge=True, palette="dark:0.2", size=2.5, legend=False, **style)
+    style = {
+        "x": "case",
+        "y": "accuracy (%)",
+        "hue": "method",
+        "hue_order": ["eszsl", "abp"],
+        "order": order,
+        "ax": right,
+    }
+    sns.barplot(long, errorbar=None, **style)  # bars are means over seeds
+    sns.stripplot(long, dodge=True, jitter=False, palette="dark:0.2", size=2.5, legend=False, **style)
     right.set(xlabel="", ylim=(0, 100))
     right.legend(title="", loc="upper right")
     figure.savefig(project_root() / "_static" / "overview.png", dpi=160)
