@@ -328,7 +328,7 @@ def arm(s, step):
     config = ABPConfig(latent_dim, hidden, s, langevin_steps, step)
     other = ABP(config, seed=seed, device=device)
     recogniser = SyntheticRecogniser(other, samples=samples, seed=seed)
-    recogniser.fit(tuning, epochs=epochs, progress=False)
+    recogniser.fit(tuning, epochs=epochs)
     said = predict(recogniser, val_x, tuning.semantics, tuning.unseen)
     t1 = per_class_accuracy(val_y, said)
     return {"σ": s, "s": step} | explained(other, tuning) | {"T1 on validation": t1}
@@ -355,7 +355,7 @@ plots.table(arms, formats=formats, index=False)
 clock = record.Stopwatch()
 final = ABP(config, seed=seed, device=device)
 recogniser = SyntheticRecogniser(final, samples=samples, seed=seed)
-recogniser.fit(scaled, checkpoint=checkpoint or None, progress=False)
+recogniser.fit(scaled, checkpoint=checkpoint or None)
 result = evaluate(recogniser, scaled)
 print({k: round(v, 1) for k, v in result._asdict().items()})
 

@@ -77,7 +77,7 @@ config = ABPConfig(
     epochs=epochs,
     precision=precision,
 )
-model = ABP(config, seed=seed, device=device).fit(data, checkpoint=checkpoint or None, progress=False)
+model = ABP(config, seed=seed, device=device).fit(data, checkpoint=checkpoint or None)
 pd.DataFrame(model.history)[["epoch", "loss", "energy_start", "z_variance"]].tail(3).round(3)
 
 # %% [markdown]
@@ -167,7 +167,7 @@ votes.rename("votes").to_frame()
 # %% mystnb={"image": {"alt": "T1 on validation against the number of synthetic features per class on a log axis, for 20-NN and softmax; both rise and level off."}}
 small = data.tuning_split().scaled()
 val_x, val_y = small.features[small.test_unseen], small.labels[small.test_unseen]
-val_model = ABP(config, seed=seed, device=device).fit(small, epochs=validation_epochs, progress=False)
+val_model = ABP(config, seed=seed, device=device).fit(small, epochs=validation_epochs)
 warnings.filterwarnings("ignore", "The number of unique classes")  # scikit-learn, at one feature a class
 rows = []
 for n in (1, 3, 10, 30, 100, 300):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.device import pick_device
@@ -110,7 +110,7 @@ class ABP:
         if len(self.history) > last:
             raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
         todo = range(len(self.history), last)
-        for _ in (bar := tqdm(todo, desc="ABP", unit="epoch", disable=None if progress else True)):
+        for _ in (bar := tqdm(todo, desc="ABP", unit="epoch", disable=not progress)):
             self.history.append(self._epoch(data))
             bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
             if checkpoint is not None:
