@@ -97,14 +97,14 @@ plots.table(runs, index=False)
 # %% [markdown]
 # ## The published tuning splits
 #
-# Images of `test_seen_loc` inside the published `train_loc` and `val_loc` (see
+# Images of `test_seen_loc`, and the share of it, inside the published `train_loc` and `val_loc` (see
 # [The zero-shot problem](01_zero_shot_problem)). On real benchmarks this book tunes on their intersection with
 # `trainval_loc`.
 
 # %% tags=["hide-input"]
 leaks = record.read_records(project_root() / results_dir, "split_leak")
 shown = leaks[["file", "tuning", "leaked", "test_seen", "share"]]
-shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share of test_seen (%)"]
+shown.columns = ["file", "train ∪ val", "of these in test_seen", "test_seen", "share (%)"]
 plots.table(shown, precision=0, index=False)
 
 # %% [markdown]
@@ -112,11 +112,11 @@ plots.table(shown, precision=0, index=False)
 #
 # Sentence embeddings are about twenty times longer than the benchmark's attributes, and the papers do not say what
 # is done to them. Below, ABP at the paper's settings after ten epochs, with embeddings as they come (`abp_raw`) and
-# brought to length 1 (`abp_unit`, as everywhere else in this book). Accuracies are on *validation*; the last column is
+# brought to length 1 (`abp_unit`, as everywhere else in this book), one seed. Accuracies are on *validation*; the last column is
 # the share of the generator's outputs that are 0 for validation classes. A generator whose output ReLUs are all
 # dead makes the same feature for every class.
 
 # %% tags=["hide-input"]
 lengths = record.read_records(project_root() / results_dir, "semantics_length")
-shown = lengths[["file", "seed", *METRICS, "zero_outputs"]]
-plots.table(shown.rename(columns={"zero_outputs": "zero outputs (%)"}), index=False)
+shown = lengths[["file", *METRICS, "zero_outputs"]]
+plots.table(shown.rename(columns={"zero_outputs": "zero (%)"}), index=False)
