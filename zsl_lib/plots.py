@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-SEEN, UNSEEN, SYNTHETIC = sns.color_palette("colorblind")[:3]
+SEEN, UNSEEN = sns.color_palette("colorblind")[:2]
 
 
 def style() -> None:

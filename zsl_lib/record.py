@@ -97,7 +97,7 @@ class Record:
 
     @property
     def filename(self) -> str:
-        return f"{self.dataset}-{self.method}-{self.seed}.json"
+        return filename(self.dataset, self.method, self.seed)
 
     def write(self, folder: str | Path) -> Path:
         """Write ``folder/<experiment>/<dataset>-<method>-<seed>.json``, replacing one that is there."""
@@ -164,6 +164,11 @@ class Stopwatch:
         )
 
 
+def filename(dataset: str, method: str, seed: int) -> str:
+    """The name of a record's file inside the folder of its experiment."""
+    return f"{dataset}-{method}-{seed}.json"
+
+
 def papermill_command(notebook: str, parameters: Mapping[str, Any]) -> str:
     """The line that runs ``notebooks/<notebook>.ipynb`` with these parameters."""
     given = " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in parameters.items())
@@ -199,7 +204,7 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
         except ValueError as error:
             raise DataError(str(path), found=f"no JSON ({error})", expected="a record") from error
         validate(values, str(path))
-        name = f"{values['experiment']}/{values['dataset']}-{values['method']}-{values['seed']}.json"
+        name = f"{values['experiment']}/{filename(values['dataset'], values['method'], values['seed'])}"
         if f"{path.parent.name}/{path.name}" != name:
             raise DataError(str(path), found=f"a record of {name}", expected="the same name")
         rows.append(values | values["metrics"] | {"file": f"{path.parent.name}/{path.name}"})
