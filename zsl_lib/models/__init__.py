@@ -1,5 +1,5 @@
 """Networks and densities: what is learned, without how."""
 
-from zsl_lib.models.generator import Generator, log_joint
+from zsl_lib.models.generator import Generator, log_joint, log_likelihood, log_prior
 
-__all__ = ["Generator", "log_joint"]
+__all__ = ["Generator", "log_joint", "log_likelihood", "log_prior"]

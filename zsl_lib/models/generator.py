@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,8 +74,29 @@ def log_joint(x: Tensor, mean: Tensor, z: Tensor, sigma: float, mask: Tensor | N
 
     −‖M ∘ (x − g_θ(c, z))‖² / 2σ² − ‖z‖² / 2, with ``mean`` = g_θ(c, z) ``[n, D]`` and the binary mask M
     of §4.2 (``None``: everything observed). Unobserved entries of x count for nothing, whatever they hold.
+    The constant is that of :func:`log_likelihood` and :func:`log_prior` together.
     """
+    return -_squared_error(x, mean, mask) / (2 * sigma**2) - z.square().sum(-1) / 2
+
+
+def log_likelihood(x: Tensor, mean: Tensor, sigma: float, mask: Tensor | None = None) -> Tensor:
+    """log p_θ(x | c, z) = log N(x; g_θ(c, z), σ² I) of the observed entries, in nats, ``[n]``.
+
+    Normalised: each observed entry brings −log σ√(2π). Arguments as for :func:`log_joint`, and leading
+    dimensions of ``mean`` broadcast: ``[m, n, D]`` gives ``[m, n]``.
+    """
+    observed = x.shape[-1] if mask is None else mask.sum(-1)
+    constant = observed * math.log(sigma * math.sqrt(2 * math.pi))
+    return -_squared_error(x, mean, mask) / (2 * sigma**2) - constant
+
+
+def log_prior(z: Tensor) -> Tensor:
+    """log p(z) = log N(z; 0, I_d) in nats, normalised: ``[..., d]`` gives ``[...]``."""
+    return -z.square().sum(-1) / 2 - z.shape[-1] * math.log(2 * math.pi) / 2
+
+
+def _squared_error(x: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
     residual = x - mean
     if mask is not None:
         residual = torch.where(mask, residual, 0.0)
-    return -residual.square().sum(1) / (2 * sigma**2) - z.square().sum(1) / 2
+    return residual.square().sum(-1)
