@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         last epoch is used, never the best on test.
     seed: of the initial weights and of the order of batches.
     device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+    after_epoch: called with the classifier after each epoch, e.g. to watch it.
 
     After :meth:`fit`: ``classes_`` (labels, ascending), ``weight_`` ``[C, D]`` and ``bias_`` ``[C]``.
     """
@@ -52,6 +54,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         beta1: float = 0.5,
         seed: int = 0,
         device: str = "auto",
+        after_epoch: Callable[[SoftmaxClassifier], Any] | None = None,
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
@@ -59,6 +62,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.beta1 = beta1
         self.seed = seed
         self.device = device
+        self.after_epoch = after_epoch
 
     def fit(self, X: NDArray[np.floating], y: NDArray[np.integer]) -> SoftmaxClassifier:
         """Minimise the cross-entropy of features ``[n, D]`` with integer labels ``[n]``."""
@@ -76,6 +80,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
+            if self.after_epoch is not None:
+                self.after_epoch(self)
         self.weight_, self.bias_ = self.weight_.detach(), self.bias_.detach()
         return self
 
@@ -83,7 +89,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """Class probabilities ``[n, C]``, columns as in ``classes_``."""
         check_is_fitted(self)
         x = torch.as_tensor(np.asarray(X), dtype=torch.float32, device=self.weight_.device)
-        return F.linear(x, self.weight_, self.bias_).softmax(1).cpu().numpy()
+        return F.linear(x, self.weight_, self.bias_).detach().softmax(1).cpu().numpy()
 
     def predict(self, X: NDArray[np.floating]) -> NDArray[np.integer]:
         """The likeliest label of each row."""

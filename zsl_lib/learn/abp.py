@@ -1,19 +1,21 @@
 """Alternating back-propagation (paper 1, Algorithm 1): maximum likelihood without an auxiliary network.
 
-Differences from the paper and from the released code are listed in the book's chapter 05.
+Differences from the paper and from the released code are listed in the book's chapter 05. Other ways to come
+by the latents are in :mod:`zsl_lib.learn.arms`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from zsl_lib.data.dataset import ZSLDataset
@@ -21,22 +23,23 @@ from zsl_lib.device import pick_device
 from zsl_lib.errors import DataError
 from zsl_lib.files import atomic_write
 from zsl_lib.learn.langevin import langevin
-from zsl_lib.models.generator import Generator, log_joint
+from zsl_lib.models.generator import Generator, ancestral_sample, conditioned, log_joint
 
 
 @dataclass(frozen=True)
 class ABPConfig:
     """Hyper-parameters; the defaults are those printed in paper 1, §5.1.
 
-    latent_dim: d. hidden: width of the generator. sigma: σ of Eq. 1, in units of the scaled features.
-    langevin_steps, step_size: l and s of Eq. 6. batch_size, lr, betas: Adam's. epochs: passes over
+    latent_dim: d; 0 leaves x = g(c) + ε, a regression. hidden: width of the generator. sigma: σ of Eq. 1, in
+    units of the scaled features. langevin_steps, step_size: l and s of Eq. 6; with l = 0 the latents stay as
+    they were drawn. batch_size, lr, betas: Adam's. epochs: passes over
     trainval. weight_decay: 0 in the paper, 1e-3 in the released code. precision: of the matrix products of
     inference, float32 or bfloat16 (faster where the hardware has it; latents, noise and learning stay in
     float32).
 
     Raises
     ------
-    DataError: a precision of another name.
+    DataError: a value out of its range, or a precision of another name.
     """
 
     latent_dim: int = 10
@@ -52,12 +55,39 @@ class ABPConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        for name in ("hidden", "batch_size"):
+            _check(self, name, 1, "a whole number of 1 or more")
+        for name in ("latent_dim", "langevin_steps", "epochs"):
+            _check(self, name, 0, "a whole number of 0 or more")
+        for name in ("sigma", "step_size"):
+            if not (value := getattr(self, name)) > 0 or not math.isfinite(value):
+                raise DataError(f"ABPConfig.{name}", found=value, expected="a positive number")
+        if not self.lr >= 0 or not math.isfinite(self.lr):
+            raise DataError("ABPConfig.lr", found=self.lr, expected="a number of 0 or more")
         if self.precision not in ("float32", "bfloat16"):
             raise DataError("ABPConfig.precision", found=repr(self.precision), expected="float32 or bfloat16")
 
 
+def _check(config: ABPConfig, name: str, least: int, expected: str) -> None:
+    value = getattr(config, name)
+    if not isinstance(value, int) or value < least:
+        raise DataError(f"ABPConfig.{name}", found=value, expected=expected)
+
+
+class Network(Protocol):
+    """Makes a generator: any ``nn.Module`` that maps c ``[n, K]`` and z ``[n, d]`` to means ``[n, D]``."""
+
+    def __call__(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module: ...
+
+
 class ABP:
     """A conditional generator learned by Algorithm 1.
+
+    Parameters
+    ----------
+    network: makes another generator than the paper's, see :class:`Network`.
 
     Attributes
     ----------
@@ -70,11 +100,19 @@ class ABP:
     >>> model.sample(dataset.semantics[dataset.unseen], n=300)     # doctest: +SKIP
     """
 
-    net: Generator
+    net: nn.Module
     z: Tensor
 
-    def __init__(self, config: ABPConfig | None = None, *, seed: int = 0, device: str = "auto") -> None:
+    def __init__(
+        self,
+        config: ABPConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        network: Network | None = None,
+    ) -> None:
         self.config = config or ABPConfig()
+        self.network = network or self._paper_network
         self.seed = seed
         self.device = pick_device(device)
         self.history: list[dict[str, float]] = []
@@ -130,7 +168,8 @@ class ABP:
             raise DataError("ABP.sample", found="no generator", expected="fit() before")
         sigma = self.config.sigma if noise else 0.0
         rng = _rng_on(self.device, generator)
-        return self.net.sample(semantics.to(self.device), n, sigma=sigma, generator=rng).cpu()
+        d = self.config.latent_dim
+        return ancestral_sample(self.net, semantics.to(self.device), n, d, sigma=sigma, generator=rng).cpu()
 
     def infer(
         self,
@@ -144,12 +183,10 @@ class ABP:
 
         ``generator`` is the source of noise; without it, training's own is used and moves on.
         """
-        k = self.config
-        with torch.no_grad():
-            from_c = self.net.condition(c)  # constant while z moves
+        k, mean = self.config, conditioned(self.net, c)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=k.precision == "bfloat16"):
             chain = langevin(
-                lambda z: log_joint(x, self.net.decode(from_c, z), z, k.sigma, mask),
+                lambda z: log_joint(x, mean(z), z, k.sigma, mask),
                 z,
                 steps=k.langevin_steps,
                 step_size=k.step_size,
@@ -178,11 +215,10 @@ class ABP:
         for index in order.split(self.config.batch_size):
             x, c, mask = data.batch(index)
             before = self.z[index]
-            z, trace = self.infer(before, x, c, mask)
+            z, first, log_p = self._visit(before, x, c, mask)
             self.z[index] = z
-            log_p = self.learn(z, x, c, mask)
-            first = trace[0] if len(trace) else log_p
-            moved, size = (z - before).square().mean(1), z.square().mean(1)
+            d = max(1, z.shape[1])
+            moved, size = (z - before).square().sum(1) / d, z.square().sum(1) / d
             sums += torch.stack([-log_p.sum(), -first.sum(), moved.sum(), size.sum()]).double()
         loss, energy_start, moved_sq, variance = (sums / n).tolist()
         return {
@@ -194,11 +230,22 @@ class ABP:
             "seconds": time.perf_counter() - start,
         }
 
+    def _visit(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Inference, then learning, on a batch. Returns z, and log p(x, z | c) ``[n]`` before and after."""
+        z, trace = self.infer(z, x, c, mask)
+        log_p = self.learn(z, x, c, mask)
+        return z, trace[0] if len(trace) else log_p, log_p
+
+    def _paper_network(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module:
+        return Generator(semantic_dim, latent_dim, feature_dim, self.config.hidden, generator=rng)
+
     def _start(self, data: _Training) -> None:
         """Initialise θ, z ~ N(0, I) and Adam, all from the seed (line 1 of Algorithm 1)."""
         k, cpu = self.config, torch.Generator().manual_seed(self.seed)
         dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
-        self.net = Generator(*dims, hidden=k.hidden, generator=cpu).to(self.device)
+        self.net = self.network(*dims, cpu).to(self.device)
         self.z = torch.randn(len(data.x), k.latent_dim, generator=cpu).to(self.device)
         self._rng = torch.Generator(self.device).manual_seed(self.seed)
         self._adam = torch.optim.Adam(
@@ -241,7 +288,8 @@ class ABP:
         run = {
             k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items() if k != "epochs"
         }
-        return run | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
+        kind = {"method": type(self).__name__, "network": type(self.net).__name__}
+        return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
 
 
 class _Training:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -53,20 +55,48 @@ class Generator(nn.Module):
         hidden = from_c + F.linear(z, self.inner.weight[:, self.semantic_dim :])
         return F.relu(self.outer(F.leaky_relu(hidden, 0.2)))
 
-    @torch.no_grad()
     def sample(
         self, semantics: Tensor, n: int, *, sigma: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Ancestral sampling of Eq. 1: n features a class, ``[C, n, D]``, for semantics ``[C, K]``.
+        """:func:`ancestral_sample` of this network."""
+        return ancestral_sample(self, semantics, n, self.latent_dim, sigma=sigma, generator=generator)
 
-        ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
-        """
-        device, dtype = semantics.device, semantics.dtype
-        z = torch.randn(len(semantics) * n, self.latent_dim, generator=generator, device=device, dtype=dtype)
-        x = self.decode(self.condition(semantics).repeat_interleave(n, dim=0), z)
-        if sigma > 0:
-            x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=dtype)
-        return x.unflatten(0, (len(semantics), n))
+
+def conditioned(net: nn.Module, c: Tensor, copies: int = 1) -> Callable[[Tensor], Tensor]:
+    """z ↦ g_θ(c, z) for constant θ and c, each row of ``c [n, K]`` in ``copies`` successive rows.
+
+    A network with ``condition`` and ``decode``, like :class:`Generator`, computes c's share once; any other
+    ``nn.Module`` g(c, z) is called as it is.
+    """
+    if hasattr(net, "condition"):
+        split = cast(Generator, net)
+        with torch.no_grad():
+            from_c = split.condition(c).repeat_interleave(copies, dim=0)
+        return lambda z: split.decode(from_c, z)
+    repeated = c.repeat_interleave(copies, dim=0)
+    return lambda z: net(repeated, z)
+
+
+@torch.no_grad()
+def ancestral_sample(
+    net: nn.Module,
+    semantics: Tensor,
+    n: int,
+    latent_dim: int,
+    *,
+    sigma: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Ancestral sampling of Eq. 1: n features a class, ``[C, n, D]``, for semantics ``[C, K]``.
+
+    ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
+    """
+    device, dtype = semantics.device, semantics.dtype
+    z = torch.randn(len(semantics) * n, latent_dim, generator=generator, device=device, dtype=dtype)
+    x = conditioned(net, semantics, n)(z)
+    if sigma > 0:
+        x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=dtype)
+    return x.unflatten(0, (len(semantics), n))
 
 
 def log_joint(x: Tensor, mean: Tensor, z: Tensor, sigma: float, mask: Tensor | None = None) -> Tensor:
