@@ -10,7 +10,7 @@ import torch
 from helpers import rng
 from torch.distributions import Normal
 
-from zsl_lib.models import Generator, log_joint
+from zsl_lib.models import Generator, log_joint, log_likelihood, log_prior
 
 K, D_Z, D_X, N, SIGMA = 5, 3, 7, 4, 0.3
 
@@ -162,3 +162,31 @@ def test_gradients_agree_with_finite_differences(net, batch, masked):
 
     inputs = [z.clone().requires_grad_(), *copy.deepcopy(net).parameters()]
     assert torch.autograd.gradcheck(energy, inputs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_log_likelihood_and_log_prior_are_normal_densities(net, batch, masked):
+    x, c, z = batch
+    mask = torch.rand(x.shape, generator=rng(7)) < 0.5 if masked else torch.ones(x.shape, dtype=torch.bool)
+    entries = Normal(net(c, z), SIGMA).log_prob(x).where(mask, 0.0)
+    found = log_likelihood(x, net(c, z), SIGMA, mask if masked else None)
+    torch.testing.assert_close(found, entries.sum(1))
+    torch.testing.assert_close(log_prior(z), Normal(0.0, 1.0).log_prob(z).sum(1))
+
+
+def test_densities_take_leading_dimensions(net, batch):
+    x, c, z = batch
+    many = torch.stack([z, 2 * z])
+    means = torch.stack([net(c, z), net(c, 2 * z)])
+    found = log_likelihood(x, means, SIGMA) + log_prior(many)
+    for i in range(2):
+        torch.testing.assert_close(found[i], log_likelihood(x, means[i], SIGMA) + log_prior(many[i]))
+
+
+def test_the_complete_data_log_likelihood_differs_by_the_same_constant_everywhere(net, batch):
+    x, c, z = batch
+    mask = torch.rand(x.shape, generator=rng(7)) < 0.5
+    difference = log_likelihood(x, net(c, z), SIGMA, mask) + log_prior(z)
+    difference = difference - log_joint(x, net(c, z), z, SIGMA, mask)
+    constant = -mask.sum(1) * math.log(SIGMA * math.sqrt(2 * math.pi)) - D_Z * math.log(2 * math.pi) / 2
+    torch.testing.assert_close(difference, constant.double())

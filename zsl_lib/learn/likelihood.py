@@ -166,33 +166,48 @@ def quadrature(joint: Joint, *, limit: float = 6.0, points: int = 301) -> Tensor
 
 
 @torch.no_grad()
-def laplace(joint: Joint, *, steps: int = 30, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def laplace(
+    joint: Joint, *, steps: int = 30, starts: int = 1, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """A mode of the posterior and the Gauss–Newton covariance there: ``mean [n, d]``, ``cov [n, d, d]``.
 
-    Each step solves (I + JᵀJ/σ²) δ = ∇_z log p_θ(x, z | c) with J = ∂g_θ/∂z and keeps the best of
-    z + δ/2^k, so that log p never falls. At the end, cov = (I + JᵀJ/σ²)⁻¹: exact if g is linear in z.
+    Each step solves (I + JᵀJ/σ²) δ = ∇_z log p_θ(x, z | c) with J = ∂g_θ/∂z and keeps the best of z + δ/2^k,
+    so that log p never falls; it can stop at a kink of a ReLU. At the end, cov = (I + JᵀJ/σ²)⁻¹: both are
+    exact if g is linear in z.
 
     Parameters
     ----------
-    steps: at most this many; fewer once no example moves by 10⁻⁵. start: first z ``[n, d]``, by default 0.
+    steps: at most this many; fewer once no example moves by 10⁻⁵.
+    starts: the best mode of so many starts: z = 0, then draws from the prior by ``generator``.
 
     Raises
     ------
-    DataError: negative steps.
+    DataError: negative steps, or no start.
     """
-    if steps < 0:
-        raise DataError("laplace: steps", found=steps, expected="0 or more")
-    z = joint.x.new_zeros(len(joint), joint.latent_dim) if start is None else start
+    if steps < 0 or starts < 1:
+        raise DataError("laplace", found=f"steps {steps}, starts {starts}", expected="steps ≥ 0, starts ≥ 1")
+    first = joint.x.new_zeros(1, len(joint), joint.latent_dim)
+    if starts > 1:
+        first = torch.cat([first, joint.normal(starts - 1, generator)])
+    z = _best(joint, torch.stack([_climb(joint, start, steps) for start in first]))
+    return z, torch.linalg.inv(_gauss_newton(joint, z)[1])
+
+
+def _climb(joint: Joint, z: Tensor, steps: int) -> Tensor:
+    """Gauss–Newton ascent with a search along each step, from z ``[n, d]``."""
     scales = torch.tensor([1, 0.5, 0.25, 0.1, 0.02, 0], dtype=z.dtype, device=z.device)[:, None, None]
     for _ in range(steps):
         gradient, precision = _gauss_newton(joint, z)
-        trials = z + scales * torch.linalg.solve(precision, gradient)
-        best = joint.log_joint(trials).nan_to_num(-math.inf).argmax(0)
-        new = trials[best, torch.arange(len(z), device=z.device)]
-        moved, z = float((new - z).abs().max()) if len(z) else 0.0, new
-        if moved < 1e-5:
+        last, z = z, _best(joint, z + scales * torch.linalg.solve(precision, gradient))
+        if bool(((z - last).abs() < 1e-5).all()):
             break
-    return z, torch.linalg.inv(_gauss_newton(joint, z)[1])
+    return z
+
+
+def _best(joint: Joint, z: Tensor) -> Tensor:
+    """Of latents ``[m, n, d]``, each example's with the largest log p_θ(x, z | c), ``[n, d]``."""
+    best = joint.log_joint(z).nan_to_num(-math.inf).argmax(0)
+    return z[best, torch.arange(z.shape[1], device=z.device)]
 
 
 def _gauss_newton(joint: Joint, z: Tensor) -> tuple[Tensor, Tensor]:
