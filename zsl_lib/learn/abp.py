@@ -22,6 +22,7 @@ from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.device import pick_device
 from zsl_lib.errors import DataError
 from zsl_lib.files import atomic_write
+from zsl_lib.learn import engine
 from zsl_lib.learn.langevin import langevin
 from zsl_lib.models.generator import Generator, ancestral_sample, conditioned, log_joint
 
@@ -181,8 +182,30 @@ class ABP:
     ) -> tuple[Tensor, Tensor]:
         """Inferential back-propagation (Eq. 6): l steps from z. Returns new z and the trace ``[l, n]``.
 
-        ``generator`` is the source of noise; without it, training's own is used and moves on.
+        By :mod:`zsl_lib.learn.engine` for the paper's generator, else by :meth:`infer_by_autograd`; both give
+        the same chain. ``generator`` is the source of noise; without it, training's own is used and moves on.
         """
+        k, rng = self.config, self._rng if generator is None else generator
+        if type(self.net) is not Generator:
+            return self.infer_by_autograd(z, x, c, mask, rng)
+        return engine.chain(
+            self._visit_of(self.net, x, c, mask),
+            z,
+            lambda: torch.randn(z.shape, generator=rng, device=z.device, dtype=z.dtype),
+            sigma=k.sigma,
+            steps=k.langevin_steps,
+            step_size=k.step_size,
+        )
+
+    def infer_by_autograd(
+        self,
+        z: Tensor,
+        x: Tensor,
+        c: Tensor,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`infer` as one writes it first, for any ``nn.Module`` g(c, z)."""
         k, mean = self.config, conditioned(self.net, c)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=k.precision == "bfloat16"):
             chain = langevin(
@@ -193,6 +216,12 @@ class ABP:
                 generator=self._rng if generator is None else generator,
             )
         return chain.z, chain.log_prob
+
+    @torch.no_grad()
+    def _visit_of(self, net: Generator, x: Tensor, c: Tensor, mask: Tensor | None) -> engine.Visit:
+        weight, inner = net.outer.weight, net.inner.weight[:, net.semantic_dim :].contiguous()
+        dtype = torch.bfloat16 if self.config.precision == "bfloat16" else weight.dtype
+        return engine.Visit(x, mask, net.condition(c), inner, weight.to(dtype), net.outer.bias[None])
 
     def learn(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
         """Learning back-propagation (Eq. 7–8): an Adam step on θ. Returns log p(x, z | c) ``[n]``."""

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SLOPE = 0.2
+"""Of the hidden layer's LeakyReLU."""
+
 
 class Generator(nn.Module):
     """g_θ(c, z): one hidden layer, LeakyReLU, ReLU output (paper 1, §5.1).
 
-    The slope 0.2 and the start (weights N(0, 0.02²), biases 0) are the released code's; the paper does not
+    The slope and the start (weights N(0, 0.02²), biases 0) are the released code's; the paper does not
     say.
 
     Parameters
@@ -53,7 +56,7 @@ class Generator(nn.Module):
     def decode(self, from_c: Tensor, z: Tensor) -> Tensor:
         """g_θ from :meth:`condition`'s output and z. ``forward`` is their composition."""
         hidden = from_c + F.linear(z, self.inner.weight[:, self.semantic_dim :])
-        return F.relu(self.outer(F.leaky_relu(hidden, 0.2)))
+        return F.relu(self.outer(F.leaky_relu(hidden, SLOPE)))
 
     def sample(
         self, semantics: Tensor, n: int, *, sigma: float = 0.0, generator: torch.Generator | None = None
