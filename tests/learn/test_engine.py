@@ -42,7 +42,7 @@ def test_the_slope_is_autograds_in_float64(masked):
     z.requires_grad_()
     log_p = log_joint(x, model.net(c, z), z, CONFIG.sigma, mask)
     (expected,) = torch.autograd.grad(log_p.sum(), z)
-    squared, pull = engine.slope(model._visit_of(model.net, x, c, mask), z.detach())
+    squared, pull = engine.slope(engine.Visit.of(model.net, x, c, mask, "float32"), z.detach())
     torch.testing.assert_close(pull / CONFIG.sigma**2 - z, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         -squared / (2 * CONFIG.sigma**2) - z.square().sum(1) / 2, log_p, rtol=1e-12, atol=0
@@ -104,7 +104,7 @@ def test_networks_stacked_give_each_ones_chain():
     bent(models[1].net, seed=7)
     z, x, c, mask = batch()
     alone = [m.infer(z, x, c, mask, rng(3)) for m in models]
-    visits = [m._visit_of(m.net, x, c, mask) for m in models]
+    visits = [engine.Visit.of(m.net, x, c, mask, "float32") for m in models]
     stacked = engine.Visit(*(torch.stack(parts) for parts in zip(*visits, strict=True)))
     g = rng(3)
     both = engine.chain(

@@ -141,7 +141,7 @@ class ABP:
         DataError: no features, or a checkpoint of another run or of more epochs.
         ArithmeticError: a Langevin chain diverged.
         """
-        data = _Training(dataset, self.device)
+        data = Training(dataset, self.device)
         self._start(data)
         if checkpoint is not None and Path(checkpoint).exists():
             self._resume(Path(checkpoint))
@@ -189,7 +189,7 @@ class ABP:
         if type(self.net) is not Generator:
             return self.infer_by_autograd(z, x, c, mask, rng)
         return engine.chain(
-            self._visit_of(self.net, x, c, mask),
+            engine.Visit.of(self.net, x, c, mask, k.precision),
             z,
             lambda: torch.randn(z.shape, generator=rng, device=z.device, dtype=z.dtype),
             sigma=k.sigma,
@@ -217,12 +217,6 @@ class ABP:
             )
         return chain.z, chain.log_prob
 
-    @torch.no_grad()
-    def _visit_of(self, net: Generator, x: Tensor, c: Tensor, mask: Tensor | None) -> engine.Visit:
-        weight, inner = net.outer.weight, net.inner.weight[:, net.semantic_dim :].contiguous()
-        dtype = torch.bfloat16 if self.config.precision == "bfloat16" else weight.dtype
-        return engine.Visit(x, mask, net.condition(c), inner, weight.to(dtype), net.outer.bias[None])
-
     def learn(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
         """Learning back-propagation (Eq. 7–8): an Adam step on θ. Returns log p(x, z | c) ``[n]``."""
         log_p = log_joint(x, self.net(c, z), z, self.config.sigma, mask)
@@ -231,7 +225,7 @@ class ABP:
         self._adam.step()
         return log_p.detach()
 
-    def _epoch(self, data: _Training) -> dict[str, float]:
+    def _epoch(self, data: Training) -> dict[str, float]:
         """One pass of Algorithm 1 over the training examples, in a fresh random order.
 
         Returns loss (mean −log p(x, z | c) at the moment of learning), energy_start (the same before
@@ -246,17 +240,19 @@ class ABP:
             before = self.z[index]
             z, first, log_p = self._visit(before, x, c, mask)
             self.z[index] = z
-            d = max(1, z.shape[1])
-            moved, size = (z - before).square().sum(1) / d, z.square().sum(1) / d
-            sums += torch.stack([-log_p.sum(), -first.sum(), moved.sum(), size.sum()]).double()
-        loss, energy_start, moved_sq, variance = (sums / n).tolist()
+            sums += visit_sums(before, z, first, log_p)
+        return self._entry(sums / n, time.perf_counter() - start)
+
+    def _entry(self, means: Tensor, seconds: float) -> dict[str, float]:
+        """An epoch of ``history`` from :func:`visit_sums` over n."""
+        loss, energy_start, moved_sq, variance = means.tolist()
         return {
             "epoch": len(self.history) + 1,
             "loss": loss,
             "energy_start": energy_start,
             "moved": moved_sq**0.5,
             "z_variance": variance,
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds,
         }
 
     def _visit(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -270,7 +266,7 @@ class ABP:
     ) -> nn.Module:
         return Generator(semantic_dim, latent_dim, feature_dim, self.config.hidden, generator=rng)
 
-    def _start(self, data: _Training) -> None:
+    def _start(self, data: Training) -> None:
         """Initialise θ, z ~ N(0, I) and Adam, all from the seed (line 1 of Algorithm 1)."""
         k, cpu = self.config, torch.Generator().manual_seed(self.seed)
         dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
@@ -321,7 +317,14 @@ class ABP:
         return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
 
 
-class _Training:
+def visit_sums(before: Tensor, z: Tensor, first: Tensor, log_p: Tensor) -> Tensor:
+    """What ``history`` averages, summed over a batch ``[..., n]``: ``[4, ...]`` in float64."""
+    d = max(1, z.shape[-1])
+    moved, size = (z - before).square().sum((-1, -2)) / d, z.square().sum((-1, -2)) / d
+    return torch.stack([-log_p.sum(-1), -first.sum(-1), moved, size]).double()
+
+
+class Training:
     """The training examples on the device."""
 
     def __init__(self, dataset: ZSLDataset, device: torch.device) -> None:

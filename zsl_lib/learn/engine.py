@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsl_lib.models.generator import SLOPE
+from zsl_lib.models.generator import SLOPE, Generator
 
 
 class Visit(NamedTuple):
@@ -36,6 +36,20 @@ class Visit(NamedTuple):
     inner: Tensor
     outer: Tensor
     bias: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, net: Generator, x: Tensor, c: Tensor, mask: Tensor | None, precision: str) -> Visit:
+        """From a network, features, semantics ``[n, K]`` and the precision of the products."""
+        weight = net.outer.weight
+        return cls(
+            x=x,
+            mask=mask,
+            from_c=net.condition(c),
+            inner=net.inner.weight[:, net.semantic_dim :].contiguous(),
+            outer=weight.to(torch.bfloat16 if precision == "bfloat16" else weight.dtype),
+            bias=net.outer.bias[None],
+        )
 
 
 @torch.no_grad()
