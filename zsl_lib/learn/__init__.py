@@ -2,5 +2,6 @@
 
 from zsl_lib.learn.abp import ABP, ABPConfig
 from zsl_lib.learn.langevin import Chain, langevin, mala
+from zsl_lib.learn.vae import CVAE, CVAEConfig
 
-__all__ = ["ABP", "ABPConfig", "Chain", "langevin", "mala"]
+__all__ = ["ABP", "CVAE", "ABPConfig", "CVAEConfig", "Chain", "langevin", "mala"]
