@@ -35,7 +35,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval lab refresh constraints gpu clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval lab refresh constraints gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ $(GPU_RUNS): gpu-%: notebooks/%.py $(SETUP)
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "make gpu: torch sees no GPU; expected a machine with CUDA" >&2; exit 1; }
 	@$(PY) .ci/notebooks.py run $< _build/gpu/$*.ipynb --parameters $(PARAMETERS)
+
+bench: $(SETUP) ## measure speed and memory; the records go to results/ (some minutes, on a quiet machine)
+	$(PY) benchmarks/abp_speed.py
 
 clean: ## remove what was built (the environment stays)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

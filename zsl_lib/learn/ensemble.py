@@ -100,10 +100,10 @@ class _Stack:
     def learn(self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None) -> Tensor:
         """Eq. 7–8 for all networks: their losses add up, and none depends on another's weights."""
         w = self.weights
-        hidden = torch.baddbmm(w["inner.bias"][:, None], torch.cat([c, z], 2), w["inner.weight"].mT)
-        mean = torch.baddbmm(
-            w["outer.bias"][:, None], F.leaky_relu(hidden, SLOPE), w["outer.weight"].mT
-        ).relu()
+        # as W hᵀ, so that the gradients of W come out stored as W is
+        hidden = torch.baddbmm(w["inner.bias"][..., None], w["inner.weight"], torch.cat([c, z], 2).mT)
+        mean = torch.baddbmm(w["outer.bias"][..., None], w["outer.weight"], F.leaky_relu(hidden, SLOPE))
+        mean = mean.relu().mT
         residual = x - mean if mask is None else torch.where(mask, x - mean, 0.0)
         log_p = -residual.square().sum(2) / (2 * self.config.sigma**2) - z.square().sum(2) / 2
         self.adam.zero_grad(set_to_none=True)
