@@ -63,14 +63,14 @@ def best_h_on_test(recogniser: SyntheticRecogniser, dataset: ZSLDataset, seed: i
 def measure(model: ABP, dataset: ZSLDataset, samples: int, seed: int) -> dict[str, float]:
     """Recognition, likelihood of held-out examples, and how wide and well inferred the latents are."""
     recogniser = SyntheticRecogniser(model, samples=samples, seed=seed).remember(dataset)
-    seen = density.held_out(dataset.test_seen, 100)
-    unseen = density.held_out(dataset.test_unseen, 100)
-    train = density.held_out(dataset.trainval, 30)
+    seen = density.held_out(dataset.test_seen, 50)
+    unseen = density.held_out(dataset.test_unseen, 50)
+    train = density.held_out(dataset.trainval, 20)
     sigma, dims = density.fitted_sigma(model, dataset, train), dataset.features.shape[1]
     found = evaluate(recogniser, dataset)._asdict()
     found["H_selected_on_test"] = best_h_on_test(recogniser, dataset, seed)
+    found["nats_seen"] = density.mean_log_likelihood(model, dataset, seen) / dims
     for name, rows in {"seen": seen, "unseen": unseen}.items():
-        found[f"nats_{name}"] = density.mean_log_likelihood(model, dataset, rows) / dims
         found[f"nats_{name}_fitted"] = density.mean_log_likelihood(model, dataset, rows, sigma=sigma) / dims
     found["spread_seen"] = density.spread(model, dataset, dataset.test_seen)
     found["spread_unseen"] = density.spread(model, dataset, dataset.test_unseen)

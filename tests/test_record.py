@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import small_dataset
+from scipy import stats
 
 from zsl_lib import record
 from zsl_lib.errors import DataError
@@ -306,3 +308,46 @@ def test_the_project_root_is_the_folder_of_the_books_contents(tmp_path, monkeypa
     assert project_root() == below.resolve()
     (tmp_path / "_toc.yml").touch()
     assert project_root() == tmp_path.resolve()
+
+
+# --- paired differences --------------------------------------------------------------------------------
+
+
+def runs(**methods: dict[int, float]) -> pd.DataFrame:
+    rows = [{"method": m, "seed": s, "T1": v} for m, seeds in methods.items() for s, v in seeds.items()]
+    return pd.DataFrame(rows)
+
+
+def test_paired_differences_are_scipys_interval_over_the_common_seeds():
+    a, b = {0: 60.0, 1: 62.0, 2: 61.0, 3: 63.5}, {0: 59.0, 1: 60.5, 2: 61.5, 3: 62.0, 9: 10.0}
+    found = record.paired_differences(runs(base=b, other=a), "T1", of="method", baseline="base").loc["other"]
+    test = stats.ttest_rel([a[s] for s in range(4)], [b[s] for s in range(4)])
+    interval = test.confidence_interval(0.95)
+    assert found["pairs"] == 4
+    assert found["mean"] == pytest.approx(0.875)
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_paired_differences_cancel_what_a_seed_does_to_both():
+    noise = dict(enumerate(np.random.default_rng(0).normal(0, 10, 6)))
+    shifted = {s: v + 1 for s, v in noise.items()}
+    found = record.paired_differences(runs(a=noise, b=shifted), "T1", of="method", baseline="a").loc["b"]
+    assert (found["low"], found["high"]) == pytest.approx((1, 1))
+
+
+@pytest.mark.parametrize(
+    ("frame", "baseline", "message"),
+    [
+        (runs(a={0: 1.0}, b={0: 1.0}), "c", "found 'c', expected a value of method"),
+        (runs(a={0: 1.0}, b={0: 1.0}), "a", "b: found 1 pairs, expected 2 or more"),
+        (pd.concat([runs(a={0: 1.0}), runs(a={0: 2.0})]), "a", "two runs of one seed"),
+    ],
+)
+def test_what_cannot_be_paired_is_a_data_error(frame, baseline, message):
+    with pytest.raises(DataError, match=message):
+        record.paired_differences(frame, "T1", of="method", baseline=baseline)
+
+
+def test_a_summary_has_the_digits_asked_for():
+    frame = runs(a={0: 1.0, 1: 2.0})
+    assert record.summarise(frame, ["T1"], ["method"], {"T1": 3}).loc["a", "T1"] == "1.500 ± 0.707"

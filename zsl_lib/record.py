@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from scipy import stats
 
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
@@ -211,19 +213,62 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarise(records: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
-    """Mean ± standard deviation over seeds as text, one row a group, with the number of seeds."""
+def summarise(
+    records: pd.DataFrame, metrics: Sequence[str], by: Sequence[str], digits: Mapping[str, int] | None = None
+) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds as text, one row a group, with the number of seeds.
+
+    ``digits``: decimals of a metric where they are not 1.
+    """
     groups = records.groupby(list(by), sort=False, observed=True)
-    table = pd.DataFrame({m: groups[m].agg(mean_sd) for m in metrics})
+    digits = digits or {}
+    table = pd.DataFrame({m: groups[m].agg(partial(mean_sd, digits=digits.get(m, 1))) for m in metrics})
     table["seeds"] = groups.size()
     return table
 
 
-def mean_sd(values: pd.Series) -> str:
+def mean_sd(values: pd.Series, digits: int = 1) -> str:
     """``"59.1 ± 0.8"``; without the spread where there is one value."""
     if len(values) == 1:
-        return f"{values.iloc[0]:.1f}"
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+        return f"{values.iloc[0]:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def paired_differences(
+    records: pd.DataFrame, metric: str, *, of: str, baseline: str, level: float = 0.95
+) -> pd.DataFrame:
+    """Differences of a metric to a baseline at the same seed, with Student's confidence interval of the mean.
+
+    Parameters
+    ----------
+    of: the column that names what is compared, e.g. ``"method"``. baseline: its value to compare with.
+    level: of the two-sided interval.
+
+    Returns
+    -------
+    One row for each other value: ``mean``, ``low``, ``high`` and the number of ``pairs``. The interval is for
+    one comparison; where many are made, some of them miss.
+
+    Raises
+    ------
+    DataError: no such baseline, two runs of one seed, or fewer than two seeds in common.
+    """
+    wide = records.set_index([of, "seed"])[metric]
+    if not wide.index.is_unique:
+        raise DataError(f"paired_differences: {of}", found="two runs of one seed", expected="one")
+    if baseline not in wide.index.get_level_values(of):
+        raise DataError("paired_differences: baseline", found=repr(baseline), expected=f"a value of {of}")
+    rows = {}
+    for name in records[of].unique():
+        if name == baseline:
+            continue
+        gaps = (wide[name] - wide[baseline]).dropna()
+        if len(gaps) < 2:
+            raise DataError(f"paired_differences: {name}", found=f"{len(gaps)} pairs", expected="2 or more")
+        half = stats.t.ppf((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
+        mean = gaps.mean()
+        rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "pairs": len(gaps)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(of)
 
 
 def git_commit() -> str:
