@@ -208,7 +208,7 @@ def target(options: argparse.Namespace) -> None:
                 reached = points[-1]
             seconds, t1, epochs = reached
             metrics = {
-                "seconds": seconds,
+                "training_seconds": seconds,
                 "T1": t1,
                 "epochs": epochs,
                 "target": goal,
