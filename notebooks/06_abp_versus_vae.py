@@ -716,7 +716,8 @@ for name, value in bridge.items():
     print(f"{name}: rises with k: {rises}, stays below: {below}")
 
 # %% [markdown]
-# The bound climbs to the likelihood, for an encoder that is a little off soon and for one that is far off late.
+# The bound climbs towards the likelihood, within hundreds of draws for an encoder that is a little off, far beyond
+# that for one that is far off.
 # The network trained with $\mathcal L_k$ has the *larger* gap at $k = 1$ and yet the better generator (table above): it was
 # never asked for a good ELBO, only for draws of which one in $k$ is good. That lets its posteriors be less convenient.
 # With $k\to\infty$ the objective is the likelihood, the one that ABP follows by other means.
