@@ -51,6 +51,7 @@ from torch.nn.functional import leaky_relu
 from zsl_lib import plots
 from zsl_lib.data import load
 from zsl_lib.data.toy import linear_gaussian
+from zsl_lib.errors import DataError
 from zsl_lib.learn import ABP, ABPConfig
 from zsl_lib.models import Generator, log_joint
 from zsl_lib.models.generator import log_likelihood, log_prior
@@ -59,6 +60,8 @@ plots.style()
 data = load(dataset, root or None, semantics=semantics).scaled()
 K, D = data.semantics.shape[1], data.features.shape[1]
 paper = ABPConfig(latent_dim, hidden, sigma, langevin_steps, step_size, epochs=epochs)
+if samples < 2:
+    raise DataError("samples", found=samples, expected="2 or more")
 data
 
 
