@@ -28,8 +28,8 @@ from zsl_lib.data import load
 from zsl_lib.device import pick_device
 from zsl_lib.files import project_root
 from zsl_lib.learn import ABP, ABPConfig
-from zsl_lib.learn.abp import Training
 from zsl_lib.learn.ensemble import _Stack
+from zsl_lib.learn.learner import Training
 from zsl_lib.metrics import per_class_accuracy, predict
 
 PARTS = ("iteration", "scaling", "target")

@@ -6,25 +6,18 @@ by the latents are in :mod:`zsl_lib.learn.arms`.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from zsl_lib.data.dataset import ZSLDataset
-from zsl_lib.device import pick_device
 from zsl_lib.errors import DataError
-from zsl_lib.files import atomic_write
 from zsl_lib.learn import engine
 from zsl_lib.learn.langevin import langevin
-from zsl_lib.models.generator import Generator, ancestral_sample, conditioned, log_joint
+from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
+from zsl_lib.models.generator import Generator, conditioned, log_joint
 
 
 @dataclass(frozen=True)
@@ -33,10 +26,9 @@ class ABPConfig:
 
     latent_dim: d; 0 leaves x = g(c) + ε, a regression. hidden: width of the generator. sigma: σ of Eq. 1, in
     units of the scaled features. langevin_steps, step_size: l and s of Eq. 6; with l = 0 the latents stay as
-    they were drawn. batch_size, lr, betas: Adam's. epochs: passes over
-    trainval. weight_decay: 0 in the paper, 1e-3 in the released code. precision: of the matrix products of
-    inference, float32 or bfloat16 (faster where the hardware has it; latents, noise and learning stay in
-    float32).
+    they were drawn. batch_size, lr, betas, weight_decay: Adam's; no decay in the paper, 1e-3 in the released
+    code. epochs: passes over trainval. precision: of the matrix products of inference, float32 or bfloat16
+    (faster where the hardware has it; latents, noise and learning stay in float32).
 
     Raises
     ------
@@ -56,44 +48,27 @@ class ABPConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "batch_size"):
-            _check(self, name, 1, "a whole number of 1 or more")
-        for name in ("latent_dim", "langevin_steps", "epochs"):
-            _check(self, name, 0, "a whole number of 0 or more")
-        for name in ("sigma", "step_size"):
-            if not (value := getattr(self, name)) > 0 or not math.isfinite(value):
-                raise DataError(f"ABPConfig.{name}", found=value, expected="a positive number")
-        if not self.lr >= 0 or not math.isfinite(self.lr):
-            raise DataError("ABPConfig.lr", found=self.lr, expected="a number of 0 or more")
+        check_range(self, 1, "hidden", "batch_size", whole=True)
+        check_range(self, 0, "latent_dim", "langevin_steps", "epochs", whole=True)
+        check_range(self, 0, "sigma", "step_size", above=True)
+        check_range(self, 0, "lr", "weight_decay")
         if self.precision not in ("float32", "bfloat16"):
             raise DataError("ABPConfig.precision", found=repr(self.precision), expected="float32 or bfloat16")
 
 
-def _check(config: ABPConfig, name: str, least: int, expected: str) -> None:
-    value = getattr(config, name)
-    if not isinstance(value, int) or value < least:
-        raise DataError(f"ABPConfig.{name}", found=value, expected=expected)
-
-
-class Network(Protocol):
-    """Makes a generator: any ``nn.Module`` that maps c ``[n, K]`` and z ``[n, d]`` to means ``[n, D]``."""
-
-    def __call__(
-        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
-    ) -> nn.Module: ...
-
-
-class ABP:
+class ABP(FeatureLearner):
     """A conditional generator learned by Algorithm 1.
 
     Parameters
     ----------
-    network: makes another generator than the paper's, see :class:`Network`.
+    network: makes another generator than the paper's, see :class:`~zsl_lib.learn.learner.Network`.
 
     Attributes
     ----------
     net: the generator; z: the persistent latents ``[n, d]``, row i belonging to ``dataset.trainval[i]``.
     history: one dict an epoch, see :meth:`_epoch`.
+
+    :meth:`fit` raises ArithmeticError if a Langevin chain diverges.
 
     Examples
     --------
@@ -101,7 +76,7 @@ class ABP:
     >>> model.sample(dataset.semantics[dataset.unseen], n=300)     # doctest: +SKIP
     """
 
-    net: nn.Module
+    config: ABPConfig
     z: Tensor
 
     def __init__(
@@ -112,65 +87,7 @@ class ABP:
         device: str = "auto",
         network: Network | None = None,
     ) -> None:
-        self.config = config or ABPConfig()
-        self.network = network or self._paper_network
-        self.seed = seed
-        self.device = pick_device(device)
-        self.history: list[dict[str, float]] = []
-
-    def fit(
-        self,
-        dataset: ZSLDataset,
-        *,
-        epochs: int | None = None,
-        checkpoint: str | Path | None = None,
-        after_epoch: Callable[[ABP], Any] | None = None,
-        progress: bool = True,
-    ) -> ABP:
-        """Learn from ``dataset.trainval``; features are used as they come (see ``dataset.scaled()``).
-
-        Parameters
-        ----------
-        epochs: stop after this many in all (``config.epochs`` by default).
-        checkpoint: file written after each epoch. If it exists, learning goes on from it and gives the
-            same result as an uninterrupted run.
-        after_epoch: called with the model after each epoch, e.g. to evaluate it.
-
-        Raises
-        ------
-        DataError: no features, or a checkpoint of another run or of more epochs.
-        ArithmeticError: a Langevin chain diverged.
-        """
-        data = Training(dataset, self.device)
-        self._start(data)
-        if checkpoint is not None and Path(checkpoint).exists():
-            self._resume(Path(checkpoint))
-        last = self.config.epochs if epochs is None else epochs
-        if len(self.history) > last:
-            raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
-        todo = range(len(self.history), last)
-        for _ in (bar := tqdm(todo, desc="ABP", unit="epoch", disable=not progress)):
-            self.history.append(self._epoch(data))
-            bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
-            if checkpoint is not None:
-                self._save(Path(checkpoint))
-            if after_epoch is not None:
-                after_epoch(self)
-        return self
-
-    def sample(
-        self, semantics: Tensor, n: int, generator: torch.Generator | None = None, *, noise: bool = False
-    ) -> Tensor:
-        """n synthetic features a class ``[C, n, D]`` for semantics ``[C, K]``, on the CPU.
-
-        ``noise`` adds ε ~ N(0, σ²) as §4.1 writes it; the released code leaves it out, as does the default.
-        """
-        if not hasattr(self, "net"):
-            raise DataError("ABP.sample", found="no generator", expected="fit() before")
-        sigma = self.config.sigma if noise else 0.0
-        rng = _rng_on(self.device, generator)
-        d = self.config.latent_dim
-        return ancestral_sample(self.net, semantics.to(self.device), n, d, sigma=sigma, generator=rng).cpu()
+        super().__init__(config or ABPConfig(), seed=seed, device=device, network=network)
 
     def infer(
         self,
@@ -266,55 +183,15 @@ class ABP:
     ) -> nn.Module:
         return Generator(semantic_dim, latent_dim, feature_dim, self.config.hidden, generator=rng)
 
-    def _start(self, data: Training) -> None:
-        """Initialise θ, z ~ N(0, I) and Adam, all from the seed (line 1 of Algorithm 1)."""
-        k, cpu = self.config, torch.Generator().manual_seed(self.seed)
-        dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
-        self.net = self.network(*dims, cpu).to(self.device)
-        self.z = torch.randn(len(data.x), k.latent_dim, generator=cpu).to(self.device)
-        self._rng = torch.Generator(self.device).manual_seed(self.seed)
-        self._adam = torch.optim.Adam(
-            self.net.parameters(), lr=k.lr, betas=k.betas, weight_decay=k.weight_decay, fused=True
-        )
-        self.history = []
-        self._data_digest = data.digest
+    def _begin(self, data: Training, rng: torch.Generator) -> None:
+        """z ~ N(0, I), one for each training example (line 1 of Algorithm 1)."""
+        self.z = torch.randn(len(data.x), self.config.latent_dim, generator=rng).to(self.device)
 
-    def _save(self, path: Path) -> None:
-        state = {
-            "run": self._run(),
-            "net": self.net.state_dict(),
-            "adam": self._adam.state_dict(),
-            "z": self.z,
-            "rng": self._rng.get_state(),
-            "history": self.history,
-        }
-        atomic_write(path, lambda file: torch.save(state, file))
+    def _state(self) -> dict[str, Any]:
+        return {"z": self.z}
 
-    def _resume(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise DataError(str(path), found="no readable checkpoint", expected="one of ABP.fit") from error
-        found, expected = state.get("run") if isinstance(state, dict) else None, self._run()
-        if found != expected:
-            different = {k: v for k, v in (found or {}).items() if expected.get(k) != v}
-            wanted = {k: expected.get(k) for k in different}
-            raise DataError(
-                str(path), found=different or "no ABP checkpoint", expected=wanted or "one of this run"
-            )
-        self.net.load_state_dict(state["net"])
-        self._adam.load_state_dict(state["adam"])
+    def _restore(self, state: dict[str, Any]) -> None:
         self.z.copy_(state["z"])
-        self._rng.set_state(state["rng"].cpu())
-        self.history = state["history"]
-
-    def _run(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that goes on from it (epochs may differ)."""
-        run = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items() if k != "epochs"
-        }
-        kind = {"method": type(self).__name__, "network": type(self.net).__name__}
-        return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
 
 
 def visit_sums(before: Tensor, z: Tensor, first: Tensor, log_p: Tensor) -> Tensor:
@@ -322,39 +199,3 @@ def visit_sums(before: Tensor, z: Tensor, first: Tensor, log_p: Tensor) -> Tenso
     d = max(1, z.shape[-1])
     moved, size = (z - before).square().sum((-1, -2)) / d, z.square().sum((-1, -2)) / d
     return torch.stack([-log_p.sum(-1), -first.sum(-1), moved, size]).double()
-
-
-class Training:
-    """The training examples on the device."""
-
-    def __init__(self, dataset: ZSLDataset, device: torch.device) -> None:
-        if dataset.features is None:
-            raise DataError(f"{dataset.name}: features", found="none", expected="features to learn from")
-        index = dataset.trainval
-        self.x = dataset.features[index].to(device)
-        self.labels = dataset.labels[index].to(device)
-        self.semantics = dataset.semantics.to(device)
-        self.mask = None if dataset.mask is None else dataset.mask[index].to(device)
-        self.digest = _digest(self.x, self.labels, self.semantics, self.mask)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        mask = None if self.mask is None else self.mask[index]
-        return self.x[index], self.semantics[self.labels[index]], mask
-
-
-def _digest(*tensors: Tensor | None) -> str:
-    """SHA-256 of all that is learned from: features alone would not tell CUB's att from its sent."""
-    total = hashlib.sha256()
-    for t in tensors:
-        total.update(b"none" if t is None else f"{t.dtype}{tuple(t.shape)}".encode())
-        if t is not None:
-            total.update(t.cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def _rng_on(device: torch.device, generator: torch.Generator | None) -> torch.Generator | None:
-    """A generator on ``device`` that continues from ``generator`` (which may live elsewhere)."""
-    if generator is None or generator.device.type == device.type:
-        return generator
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    return torch.Generator(device).manual_seed(seed)

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
 from zsl_lib.learn import engine
-from zsl_lib.learn.abp import ABP, ABPConfig, Training, visit_sums
+from zsl_lib.learn.abp import ABP, ABPConfig, visit_sums
+from zsl_lib.learn.learner import Training
 from zsl_lib.models.generator import SLOPE, Generator
 
 

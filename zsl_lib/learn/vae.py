@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from zsl_lib.errors import DataError
-from zsl_lib.learn.abp import ABP, Network
+from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
 from zsl_lib.models.encoder import Autoencoder
 from zsl_lib.models.generator import log_likelihood
-
-if TYPE_CHECKING:
-    from zsl_lib.learn.abp import Training
 
 
 class Variational(Protocol):
@@ -122,18 +119,15 @@ class CVAEConfig:
     epochs: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "hidden", "encoder_hidden", "importance_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise DataError(f"CVAEConfig.{name}", found=getattr(self, name), expected="1 or more")
-        for name in ("lr", "weight_decay", "epochs"):
-            if not getattr(self, name) >= 0:
-                raise DataError(f"CVAEConfig.{name}", found=getattr(self, name), expected="0 or more")
-        if not self.sigma > 0 or not math.isfinite(self.sigma):
-            raise DataError("CVAEConfig.sigma", found=self.sigma, expected="a positive number")
+        sizes = "latent_dim", "hidden", "encoder_hidden", "importance_samples", "batch_size"
+        check_range(self, 1, *sizes, whole=True)
+        check_range(self, 0, "epochs", whole=True)
+        check_range(self, 0, "lr", "weight_decay")
+        check_range(self, 0, "sigma", above=True)
 
 
-class CVAE(ABP):
-    """The generator of paper 1 learned with an encoder. Fitting, checkpoints and sampling are ABP's.
+class CVAE(FeatureLearner):
+    """The generator of paper 1 learned with an encoder. See :class:`FeatureLearner`.
 
     Parameters
     ----------
@@ -146,7 +140,7 @@ class CVAE(ABP):
     history: one dict an epoch, see :meth:`_epoch`.
     """
 
-    config: CVAEConfig  # type: ignore[assignment]
+    config: CVAEConfig
 
     def __init__(
         self,
@@ -156,8 +150,7 @@ class CVAE(ABP):
         device: str = "auto",
         network: Network | None = None,
     ) -> None:
-        super().__init__(seed=seed, device=device, network=network)
-        self.config = config or CVAEConfig()
+        super().__init__(config or CVAEConfig(), seed=seed, device=device, network=network)
 
     def learn_bound(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """An Adam step on θ and φ. Returns the bound and KL(q ‖ p(z)) before it, ``[n]`` each."""
@@ -189,9 +182,7 @@ class CVAE(ABP):
         seconds = time.perf_counter() - start
         return {"epoch": len(self.history) + 1, "loss": loss, "kl": kl_mean, "seconds": seconds}
 
-    def _start(self, data: Training) -> None:
-        super()._start(data)
-        self.z = self.z[:0]  # no latents are kept
+    def _begin(self, data: Training, rng: torch.Generator) -> None:
         if not hasattr(self.net, "encoder") or not hasattr(self.net, "prior"):
             raise DataError("CVAE: network", found=type(self.net).__name__, expected="an encoder and a prior")
 

@@ -1,0 +1,224 @@
+"""What learning a generator of features has in common, whatever moves the weights.
+
+Data on the device, epochs, checkpoints that resume exactly, sampling. :class:`~zsl_lib.learn.abp.ABP` and
+:class:`~zsl_lib.learn.vae.CVAE` say how an epoch goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from zsl_lib.data.dataset import ZSLDataset
+from zsl_lib.device import pick_device
+from zsl_lib.errors import DataError
+from zsl_lib.files import atomic_write
+from zsl_lib.models.generator import ancestral_sample
+
+
+class Network(Protocol):
+    """Makes a generator: any ``nn.Module`` that maps c ``[n, K]`` and z ``[n, d]`` to means ``[n, D]``."""
+
+    def __call__(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module: ...
+
+
+def check_range(config: object, least: float, *names: str, whole: bool = False, above: bool = False) -> None:
+    """Raise DataError unless each named field is finite and at least ``least``, or above it, and whole."""
+    for name in names:
+        value = getattr(config, name)
+        kind = "a whole number" if whole else "a number"
+        fits = isinstance(value, int) if whole else math.isfinite(value)
+        if not fits or value < least or (above and value == least):
+            expected = f"{kind} above {least}" if above else f"{kind} of {least} or more"
+            raise DataError(f"{type(config).__name__}.{name}", found=value, expected=expected)
+
+
+class FeatureLearner:
+    """A generator of features that is learned epoch by epoch.
+
+    A subclass gives ``config`` (a dataclass with latent_dim, sigma, batch_size, lr, betas, weight_decay and
+    epochs), :meth:`_epoch` and :meth:`_paper_network`, and what a checkpoint must hold beside network and
+    Adam (:meth:`_state`, :meth:`_restore`).
+
+    Parameters
+    ----------
+    network: makes another generator than the method's own, see :class:`Network`.
+    """
+
+    net: nn.Module
+
+    def __init__(self, config: Any, *, seed: int, device: str, network: Network | None) -> None:
+        self.config = config
+        self.network = network or self._paper_network
+        self.seed = seed
+        self.device = pick_device(device)
+        self.history: list[dict[str, float]] = []
+
+    def fit(
+        self,
+        dataset: ZSLDataset,
+        *,
+        epochs: int | None = None,
+        checkpoint: str | Path | None = None,
+        after_epoch: Callable[[Any], Any] | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from ``dataset.trainval``; features are used as they come (see ``dataset.scaled()``).
+
+        Parameters
+        ----------
+        epochs: stop after this many in all (``config.epochs`` by default).
+        checkpoint: file written after each epoch. If it exists, learning goes on from it and gives the
+            same result as an uninterrupted run.
+        after_epoch: called with the model after each epoch, e.g. to evaluate it.
+
+        Raises
+        ------
+        DataError: no features, or a checkpoint of another run or of more epochs.
+        """
+        data = Training(dataset, self.device)
+        self._start(data)
+        if checkpoint is not None and Path(checkpoint).exists():
+            self._resume(Path(checkpoint))
+        last = self.config.epochs if epochs is None else epochs
+        if len(self.history) > last:
+            raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
+        todo = range(len(self.history), last)
+        for _ in (bar := tqdm(todo, desc=type(self).__name__, unit="epoch", disable=not progress)):
+            self.history.append(self._epoch(data))
+            bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
+            if checkpoint is not None:
+                self._save(Path(checkpoint))
+            if after_epoch is not None:
+                after_epoch(self)
+        return self
+
+    def sample(
+        self, semantics: Tensor, n: int, generator: torch.Generator | None = None, *, noise: bool = False
+    ) -> Tensor:
+        """n synthetic features a class ``[C, n, D]`` for semantics ``[C, K]``, on the CPU.
+
+        ``noise`` adds ε ~ N(0, σ²) as §4.1 writes it; the released code leaves it out, as does the default.
+        """
+        if not hasattr(self, "net"):
+            raise DataError(f"{type(self).__name__}.sample", found="no generator", expected="fit() before")
+        sigma = self.config.sigma if noise else 0.0
+        rng = _rng_on(self.device, generator)
+        d = self.config.latent_dim
+        return ancestral_sample(self.net, semantics.to(self.device), n, d, sigma=sigma, generator=rng).cpu()
+
+    def _epoch(self, data: Training) -> dict[str, float]:
+        """One pass over the training examples; returns an entry of ``history``."""
+        raise NotImplementedError
+
+    def _paper_network(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module:
+        raise NotImplementedError
+
+    def _start(self, data: Training) -> None:
+        """Initialise θ and Adam from the seed, then what :meth:`_begin` adds."""
+        k, cpu = self.config, torch.Generator().manual_seed(self.seed)
+        dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
+        self.net = self.network(*dims, cpu).to(self.device)
+        self._begin(data, cpu)
+        self._rng = torch.Generator(self.device).manual_seed(self.seed)
+        self._adam = torch.optim.Adam(
+            self.net.parameters(), lr=k.lr, betas=k.betas, weight_decay=k.weight_decay, fused=True
+        )
+        self.history = []
+        self._data_digest = data.digest
+
+    def _begin(self, data: Training, rng: torch.Generator) -> None:
+        """What a subclass initialises; ``rng`` goes on from the network's initial weights."""
+
+    def _state(self) -> dict[str, Any]:
+        """What a subclass adds to a checkpoint."""
+        return {}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take :meth:`_state` back."""
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "run": self._run(),
+            "net": self.net.state_dict(),
+            "adam": self._adam.state_dict(),
+            "rng": self._rng.get_state(),
+            "history": self.history,
+        } | self._state()
+        atomic_write(path, lambda file: torch.save(state, file))
+
+    def _resume(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise DataError(
+                str(path), found="no readable checkpoint", expected=f"one of {type(self).__name__}.fit"
+            ) from error
+        found, expected = state.get("run") if isinstance(state, dict) else None, self._run()
+        if found != expected:
+            different = {k: v for k, v in (found or {}).items() if expected.get(k) != v}
+            wanted = {k: expected.get(k) for k in different}
+            raise DataError(
+                str(path), found=different or "no such checkpoint", expected=wanted or "one of this run"
+            )
+        self.net.load_state_dict(state["net"])
+        self._adam.load_state_dict(state["adam"])
+        self._rng.set_state(state["rng"].cpu())
+        self.history = state["history"]
+        self._restore(state)
+
+    def _run(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that goes on from it (epochs may differ)."""
+        run = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items() if k != "epochs"
+        }
+        kind = {"method": type(self).__name__, "network": type(self.net).__name__}
+        return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
+
+
+class Training:
+    """The training examples on the device."""
+
+    def __init__(self, dataset: ZSLDataset, device: torch.device) -> None:
+        if dataset.features is None:
+            raise DataError(f"{dataset.name}: features", found="none", expected="features to learn from")
+        index = dataset.trainval
+        self.x = dataset.features[index].to(device)
+        self.labels = dataset.labels[index].to(device)
+        self.semantics = dataset.semantics.to(device)
+        self.mask = None if dataset.mask is None else dataset.mask[index].to(device)
+        self.digest = _digest(self.x, self.labels, self.semantics, self.mask)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        mask = None if self.mask is None else self.mask[index]
+        return self.x[index], self.semantics[self.labels[index]], mask
+
+
+def _digest(*tensors: Tensor | None) -> str:
+    """SHA-256 of all that is learned from: features alone would not tell CUB's att from its sent."""
+    total = hashlib.sha256()
+    for t in tensors:
+        total.update(b"none" if t is None else f"{t.dtype}{tuple(t.shape)}".encode())
+        if t is not None:
+            total.update(t.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _rng_on(device: torch.device, generator: torch.Generator | None) -> torch.Generator | None:
+    """A generator on ``device`` that continues from ``generator`` (which may live elsewhere)."""
+    if generator is None or generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
