@@ -9,7 +9,7 @@ from helpers import rng, small_dataset
 from zsl_lib.errors import DataError
 from zsl_lib.learn import ABP, ABPConfig
 from zsl_lib.learn.arms import ARMS, RELEASED, arm
-from zsl_lib.models import log_joint
+from zsl_lib.models import Generator, log_joint
 
 SMALL = ABPConfig(latent_dim=3, hidden=16, langevin_steps=3, step_size=0.2, batch_size=8, epochs=6)
 
@@ -80,6 +80,20 @@ def test_intended_latents_take_adams_first_step_against_the_gradient():
     torch.testing.assert_close(moved - z, SMALL.lr * gradient.sign(), rtol=1e-2, atol=1e-6)
     torch.testing.assert_close(trace[0], log_joint(x, model.net(c, z), z, SMALL.sigma))
     assert all(torch.equal(p.grad, g) for p, g in zip(model.net.parameters(), kept, strict=True))
+
+
+def test_intended_latents_are_the_same_by_hand_and_by_autograd():
+    class Same(Generator):
+        """The paper's network under another name, which goes through autograd."""
+
+    def run(kind):
+        def network(k, d, dim, _):
+            return kind(k, d, dim, hidden=16, generator=rng(4))
+
+        model = arm("intended", SMALL, seed=0, device="cpu", network=network)
+        return model.fit(small_dataset(), progress=False)
+
+    torch.testing.assert_close(run(Same).z, run(Generator).z, rtol=1e-3, atol=1e-3)
 
 
 def test_intended_latents_climb():

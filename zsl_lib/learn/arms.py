@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from zsl_lib.errors import DataError
+from zsl_lib.learn import engine
 from zsl_lib.learn.abp import ABP, ABPConfig
-from zsl_lib.models.generator import conditioned, log_joint
+from zsl_lib.models.generator import Generator, conditioned, log_joint
 
 
 class ReleasedLatents(ABP):
@@ -65,17 +66,31 @@ class IntendedLatents(ReleasedLatents):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """l steps of Adam on −log p(x, z | c), each followed by noise. Returns z and the trace ``[l, n]``."""
-        k, mean, trace = self.config, conditioned(self.net, c), []
-        z = z.detach().clone().requires_grad_()
+        k, trace, slope = self.config, [], self._slope(x, c, mask)
+        z = z.detach().clone()
         adam = torch.optim.Adam([z], lr=k.lr, weight_decay=k.weight_decay)
         for _ in range(k.langevin_steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=k.precision == "bfloat16"):
-                log_p = log_joint(x, mean(z), z, k.sigma, mask)
-            (z.grad,) = torch.autograd.grad(-log_p.mean(), z)
+            log_p, gradient = slope(z)
+            z.grad = -gradient / len(z)
             adam.step()
             z.data = self._walk(z.data, generator)
-            trace.append(log_p.detach())
-        return z.detach(), torch.stack(trace) if trace else z.new_empty(0, len(z))
+            trace.append(log_p)
+        return z, torch.stack(trace) if trace else z.new_empty(0, len(z))
+
+    def _slope(self, x: Tensor, c: Tensor, mask: Tensor | None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """z ↦ log p(x, z | c) and its gradient: by hand for the paper's generator, else by autograd."""
+        sigma = self.config.sigma
+        if type(self.net) is Generator:
+            visit = engine.Visit.of(self.net, x, c, mask, self.config.precision)
+            return lambda z: engine.slope(visit, z, sigma)
+        mean = conditioned(self.net, c)
+
+        def by_autograd(z: Tensor) -> tuple[Tensor, Tensor]:
+            at = z.detach().requires_grad_()
+            log_p = log_joint(x, mean(at), at, sigma, mask)
+            return log_p.detach(), torch.autograd.grad(log_p.sum(), at)[0]
+
+        return by_autograd
 
 
 class FreshLatents(ABP):

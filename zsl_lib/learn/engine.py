@@ -53,11 +53,11 @@ class Visit(NamedTuple):
 
 
 @torch.no_grad()
-def slope(visit: Visit, z: Tensor) -> tuple[Tensor, Tensor]:
-    """‖r‖² ``[..., n]`` and half its negative gradient in z ``[..., n, d]``, for r = M ∘ (x − g(c, z)).
+def slope(visit: Visit, z: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """log p(x, z | c) ``[..., n]``, without its constant, and its gradient in z ``[..., n, d]``.
 
-    With h = leaky(from_c + W1 z), a = W2 h + b2 and r = M ∘ (x − relu(a)), half the negative gradient of
-    ‖r‖² is W1ᵀ [leaky′ ∘ W2ᵀ (1[a > 0] ∘ r)].
+    With h = leaky(from_c + W1 z), a = W2 h + b2 and r = M ∘ (x − relu(a)), the gradient is
+    W1ᵀ [leaky′ ∘ W2ᵀ (1[a > 0] ∘ r)] / σ² − z.
     """
     _, mask, from_c, inner, outer, bias = visit
     hidden = from_c + z @ inner.mT
@@ -69,7 +69,8 @@ def slope(visit: Visit, z: Tensor) -> tuple[Tensor, Tensor]:
         r = torch.where(mask, r, 0.0)
     sent = (torch.where(a > 0, r, 0.0).to(outer.dtype) @ outer).to(z.dtype)
     sent = torch.ops.aten.leaky_relu_backward(sent, hidden, SLOPE, False)
-    return r.square().sum(-1), sent @ inner
+    log_p = -r.square().sum(-1) / (2 * sigma**2) - z.square().sum(-1) / 2
+    return log_p, sent @ inner / sigma**2 - z
 
 
 @torch.no_grad()
@@ -86,9 +87,9 @@ def chain(
     """
     trace = []
     for _ in range(steps):
-        squared, pull = slope(visit, z)
-        trace.append(-squared / (2 * sigma**2) - z.square().sum(-1) / 2)
-        z = z + step_size**2 / 2 * (pull / sigma**2 - z) + step_size * noise()
+        log_p, gradient = slope(visit, z, sigma)
+        trace.append(log_p)
+        z = z + step_size**2 / 2 * gradient + step_size * noise()
     if not bool(z.isfinite().all()):
         raise ArithmeticError(
             f"Langevin chain diverged within {steps} steps: step_size {step_size} is too large"
