@@ -633,7 +633,8 @@ print("at σ, it points almost as the posterior's: ", bool(gain[sigma] < 0.2))
 # %% [markdown]
 # At the small $\sigma$, inference is everything: with $z$ from the prior the gradient points elsewhere, and in $W$ its cosine is near 0. Ten steps from a cold start repair a part.
 # The mode does well in direction, and is too long in $W$, as the linear world says. At the paper's $\sigma$ the posterior is nearly the prior, and so the gradient
-# hardly depends on where $z$ comes from. Only $W$ notices. (One posterior draw an example has the right mean; its noise is the next section's subject.) That is a first answer to what inference buys in ABP on these features:
+# hardly depends on where $z$ comes from. Only $W$ notices. (One posterior draw an example has the right mean; its noise is the next section's subject.) That is a first answer to what inference buys in ABP on these features. On wider ones, with more to say
+# about $z$ at the same $\sigma$, it is another (`dataset = "CUB100"`).
 # [Alternating back-propagation](05_alternating_backprop) takes the question up with accuracies.
 #
 # ## From Eq. 5 to one z: Eq. 7 and 8
