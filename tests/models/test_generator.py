@@ -10,6 +10,7 @@ import torch
 from helpers import rng
 from torch.distributions import Normal
 
+from zsl_lib.errors import DataError
 from zsl_lib.models import Generator, log_joint, log_likelihood, log_prior
 
 K, D_Z, D_X, N, SIGMA = 5, 3, 7, 4, 0.3
@@ -190,3 +191,11 @@ def test_the_complete_data_log_likelihood_differs_by_the_same_constant_everywher
     difference = difference - log_joint(x, net(c, z), z, SIGMA, mask)
     constant = -mask.sum(1) * math.log(SIGMA * math.sqrt(2 * math.pi)) - D_Z * math.log(2 * math.pi) / 2
     torch.testing.assert_close(difference, constant.double())
+
+
+@pytest.mark.parametrize(
+    ("n", "sigma", "message"), [(0, 0.0, "samples a class"), (2, -1.0, "sigma: found -1.0")]
+)
+def test_a_sample_out_of_range_is_a_data_error(n, sigma, message):
+    with pytest.raises(DataError, match=message):
+        Generator(4, 3, 6, hidden=8).sample(torch.zeros(2, 4), n, sigma=sigma)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsl_lib.errors import DataError
+
 SLOPE = 0.2
 """Of the hidden layer's LeakyReLU."""
 
@@ -93,7 +95,15 @@ def ancestral_sample(
     """Ancestral sampling of Eq. 1: n features a class, ``[C, n, D]``, for semantics ``[C, K]``.
 
     ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
+
+    Raises
+    ------
+    DataError: n < 1, or a σ that is negative or not finite.
     """
+    if n < 1:
+        raise DataError("samples a class", found=n, expected="1 or more")
+    if not 0 <= sigma < math.inf:
+        raise DataError("sigma", found=sigma, expected="a number of 0 or more")
     device, dtype = semantics.device, semantics.dtype
     z = torch.randn(len(semantics) * n, latent_dim, generator=generator, device=device, dtype=dtype)
     x = conditioned(net, semantics, n)(z)
