@@ -328,6 +328,11 @@ def test_images_alone_are_a_data_error():
         fit(data)
 
 
+def test_negative_epochs_are_a_data_error():
+    with pytest.raises(DataError, match="fit: epochs: found -1, expected 0 or more"):
+        fit(epochs=-1)
+
+
 def test_a_diverging_chain_is_an_arithmetic_error():
     with pytest.raises(ArithmeticError, match="step_size 1000"):
         fit(config=replace(SMALL, step_size=1000.0, langevin_steps=30))

@@ -84,13 +84,15 @@ class FeatureLearner:
 
         Raises
         ------
-        DataError: no features, or a checkpoint of another run or of more epochs.
+        DataError: no features, negative epochs, or a checkpoint of another run or of more epochs.
         """
+        last = self.config.epochs if epochs is None else epochs
+        if last < 0:
+            raise DataError(f"{type(self).__name__}.fit: epochs", found=last, expected="0 or more")
         data = Training(dataset, self.device)
         self._start(data)
         if checkpoint is not None and Path(checkpoint).exists():
             self._resume(Path(checkpoint))
-        last = self.config.epochs if epochs is None else epochs
         if len(self.history) > last:
             raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
         todo = range(len(self.history), last)
