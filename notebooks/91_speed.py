@@ -25,7 +25,7 @@ from zsl_lib.files import project_root
 
 plots.style()
 folder = project_root() / results_dir
-LOOPS = {"released": "released order", "plain": "plain loop", "library": "library", "library_bf16": "library, bfloat16"}
+LOOPS = {"released": "released", "plain": "plain", "library": "library", "library_bf16": "bfloat16"}
 speed = record.read_records(folder, "speed")
 speed["loop"] = pd.Categorical(speed["method"].map(LOOPS), list(LOOPS.values()))
 speed = speed.sort_values(["device", "dataset", "loop"], ignore_index=True)
@@ -40,14 +40,14 @@ for device, part in speed.groupby("device"):
 #
 # 64 examples: ten Langevin steps, and one learning step with Adam.
 #
-# - **released order**: the released program: twice, a learning step and five inference steps, each of them a whole backward pass
+# - **released**: the released program's order of work: twice, a learning step and five inference steps, each of them a whole backward pass
 #   through the network, weights included.
-# - **plain loop**: Eq. 6 and 8 as one writes them first; its ten inference steps are whole backward passes too.
+# - **plain**: Eq. 6 and 8 as one writes them first; its ten inference steps are whole backward passes too.
 # - **library**: only the gradient of $z$, by hand, with $c$'s share of the hidden layer computed once.
-# - **library, bfloat16**: the same with the two large products of an inference step in bfloat16. Learning stays in
+# - **bfloat16**: the library's same loop with the two large products of an inference step in bfloat16. Learning stays in
 #   float32.
 #
-# *× library* is time over that of the library in float32, *× bfloat16* over that of the last row. *Memory* is the peak above a process that
+# *× library* is time over that of the library in float32, *× bfloat16* over that of the last row. *MB* is the peak memory above a process that
 # only imports. CUB size is 322→4096→2048, hangul size 78→1024→128.
 
 # %% tags=["hide-input"]
@@ -61,10 +61,10 @@ table = pd.DataFrame(
     {
         "size": speed["dataset"].str.replace("_size", ""),
         "loop": speed["loop"].astype(str),
-        "ms": spread(speed, "ms", 1),
-        "× library": spread(speed, "times_library", 2),
-        "× bfloat16": spread(speed, "times_library_bf16", 2),
-        "memory (MB)": speed["peak_mb"].map("{:.0f}".format),
+        "ms": spread(speed, "ms", 0),
+        "× library": spread(speed, "times_library", 1),
+        "× bfloat16": spread(speed, "times_library_bf16", 1),
+        "MB": speed["peak_mb"].map("{:.0f}".format),
     }
 )
 plots.table(table, index=False)
@@ -82,7 +82,7 @@ plots.table(table, index=False)
 # $$
 #
 # The rates $r$ are the best seen on a square product of 2,048, the bandwidth is that of a copy of 256 MB, both in the same run. Adam reads a
-# weight, its gradient and two moments, and writes three of them: 28 bytes.
+# weight, its gradient and two moments, and writes three of them: 28 bytes. All in milliseconds:
 
 # %% tags=["hide-input"]
 own = speed.dropna(subset="floor")
@@ -93,8 +93,8 @@ floors = pd.DataFrame(
         "inference": own["floor_inference"],
         "learning": own["floor_learning"],
         "memory": own["floor_memory"],
-        "floor (ms)": own["floor"],
-        "measured (ms)": own["ms"],
+        "floor": own["floor"],
+        "measured": own["ms"],
         "× floor": own["ms"] / own["floor"],
     }
 )
@@ -150,7 +150,7 @@ plots.table(pd.DataFrame(rows).reset_index().astype({"loop": str}), index=False)
 for (device, size), part in speed.groupby(["device", "dataset"], sort=False):
     best = part[part["method"].str.startswith("library")].sort_values("ms").iloc[0]
     ratios = part.set_index("method")["ms"] / best["ms"]
-    print(f"{size.replace('_', ' ')}, {device}: {best['loop']} takes {best['ms']:.1f} ms,")
+    print(f"{size.replace('_', ' ')}, {device}: the library ({best['loop']}) takes {best['ms']:.1f} ms,")
     print(f"  {best['ms'] / best['floor']:.1f} times its floor; released order {ratios['released']:.1f} times that,")
     print(f"  plain loop {ratios['plain']:.1f} times; 5,500 visits take {5.5 * best['ms'] / 60:.1f} min")
 
