@@ -33,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sigma", type=float, default=ABPConfig.sigma)
     parser.add_argument("--step-size", type=float, default=ABPConfig.step_size)
     parser.add_argument("--lr", type=float, default=ABPConfig.lr, help="but for program, which has its own")
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="likewise")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--samples", type=int, default=300, help="synthetic features a class")
@@ -84,11 +85,15 @@ def run(name: str, seed: int, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root)
     method = f"{name}_e{options.epochs}_s{options.sigma:g}"
     method += "" if options.lr == ABPConfig.lr else f"_lr{options.lr:g}"
+    method += f"_wd{options.weight_decay:g}" if options.weight_decay else ""
     target = options.results_dir / "arms" / record.filename(raw.name, method, seed)
     if target.exists():
         return f"{target.name}: there already"
     dataset, watch = raw.scaled(), record.Stopwatch()
-    given = {k: getattr(options, k) for k in ("epochs", "hidden", "sigma", "step_size", "lr", "precision")}
+    given = {
+        k: getattr(options, k)
+        for k in ("epochs", "hidden", "sigma", "step_size", "lr", "weight_decay", "precision")
+    }
     model = arm(name, ABPConfig(**given), seed=seed, device=options.device).fit(dataset, progress=False)
     seconds = watch.seconds()
     metrics = measure(model, dataset, options.samples, seed) | {"training_seconds": seconds}
