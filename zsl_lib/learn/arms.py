@@ -150,8 +150,10 @@ ARMS: dict[str, tuple[Callable[..., ABP], dict[str, Any]]] = {
     "fixed": (ABP, {"langevin_steps": 0}),
     "none": (ABP, {"latent_dim": 0, "langevin_steps": 0}),
     "program": (Released, RELEASED),
+    "program_no_z": (Released, RELEASED | {"latent_dim": 0, "langevin_steps": 0}),
 }
-"""Name → class and the settings that it changes. *program* is the released code as a whole."""
+"""Name → class and the settings that it changes. *program* is the released code as a whole, *program_no_z* its
+learning steps (rate, decay, clipping) for a model without latents."""
 
 
 def arm(name: str, config: ABPConfig | None = None, **options: Any) -> ABP:
