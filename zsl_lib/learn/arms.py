@@ -152,8 +152,8 @@ ARMS: dict[str, tuple[Callable[..., ABP], dict[str, Any]]] = {
     "program": (Released, RELEASED),
     "program_no_z": (Released, RELEASED | {"latent_dim": 0, "langevin_steps": 0}),
 }
-"""Name → class and the settings that it changes. *program* is the released code as a whole, *program_no_z* its
-learning steps (rate, decay, clipping) for a model without latents."""
+"""Name → class and the settings that it changes. *program* is the released code as a whole; *program_no_z* is
+its learning steps (rate, decay, clipping) for a model without latents."""
 
 
 def arm(name: str, config: ABPConfig | None = None, **options: Any) -> ABP:
