@@ -352,8 +352,8 @@ def watch_t1(model):
     print(f"epoch {len(curve):3}   loss {loss:7.2f}   T1 on validation {t1:5.1f} %")
 
 
-model = ABP(config, seed=seed, device=device)
-model.fit(tuning, after_epoch=watch_t1, progress=False)
+watched = {"after_epoch": watch_t1, "progress": False}
+model = ABP(config, seed=seed, device=device).fit(tuning, **watched)
 
 # %% mystnb={"image": {"alt": "Three panels over epochs: validation T1 rising far above chance, the loss falling, and the mean square of z staying near one."}}
 curve = pd.DataFrame(curve)
@@ -561,7 +561,8 @@ plt.show()
 # - **With all else as printed, H needs it**, above all on the wider features of CUB100, where the arms without inference lose many points.
 #   The loss is all in AU; AS even rises. Their synthetic classes are points beside the real classes' clouds (*spread*), so a softmax trained
 #   on both gives a narrow region to each unseen class, and images of unseen classes fall to seen ones. That is balance rather than
-#   knowledge: stopped at the best epoch on test, which one cannot know, the same classifiers are much closer (*H, on test*).
+#   knowledge: stopped at the best epoch on test, which one cannot know, the same classifiers are much closer (*H, on test*). On hangul
+#   the order is the same and the gaps are smaller; they are wider at the smaller $\sigma$, where $z$ has more to say.
 # - **But inference is not the only way to that H.** *program* has it too, with latents that know nothing of the images, and so has
 #   *program_no_z*, which has none. Its learning rate is not the reason (*none, rate 0.0002*). What is left are the clipped gradient and the
 #   weight decay, which hold the generator back from the seen classes. So a good H is no evidence for inference.
@@ -570,7 +571,7 @@ plt.show()
 # - **The latents are posterior samples** after Langevin steps (*gap* near 0) and nothing like it after a random walk. The optimiser that the
 #   released program means to use would hardly help: its steps are as long as the learning rate, hundreds of times shorter than the noise.
 #   For *fresh* and *fixed* a gap near 0 means little: a network that ignores $z$ has the prior as its posterior.
-# - **Not even here is the spread right.** With inference the synthetic classes are wider, and still several times too narrow at this $\sigma$.
+# - **Not even then is the spread right.** With inference the synthetic classes are wider, and at the paper's $\sigma$ still several times too narrow.
 #   [The conditional generator](02_conditional_generator) shows why: what varies less than $\sigma^2$ is left to the noise, and synthesis leaves the
 #   noise out.
 #
