@@ -10,6 +10,7 @@ validation.
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import subprocess
 import sys
@@ -113,8 +114,7 @@ def floor_ms(
 
 def iteration(options: argparse.Namespace) -> None:
     """Released, plain and library, in turns, at two sizes."""
-    device, rates = pick_device(options.device), {}
-    rates = machine(device)
+    rates = machine(pick_device(options.device))
     for name, size in SIZES.items():
         times = in_turns({loop: visit(loop, options.device, **size) for loop in LOOPS}, options.repeats)
         for loop, values in times.items():
@@ -137,10 +137,10 @@ def peak_memory(loop: str, size: str, options: argparse.Namespace) -> float:
         for _ in range(3):
             work()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    base, peak = (_process_peak(what, size) for what in ("nothing", loop))
-    return peak - base
+    return _process_peak(loop, size) - _process_peak("nothing", size)
 
 
+@functools.cache  # "nothing" is asked for with every loop
 def _process_peak(loop: str, size: str) -> float:
     command = [sys.executable, __file__, "--memory-of", loop, size]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

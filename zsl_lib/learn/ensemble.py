@@ -19,7 +19,7 @@ from zsl_lib.errors import DataError
 from zsl_lib.learn import engine
 from zsl_lib.learn.abp import ABP, ABPConfig, visit_sums
 from zsl_lib.learn.learner import Training
-from zsl_lib.models.generator import SLOPE, Generator
+from zsl_lib.models.generator import SLOPE, Generator, log_joint
 
 
 def fit_seeds(
@@ -105,8 +105,7 @@ class _Stack:
         hidden = torch.baddbmm(w["inner.bias"][..., None], w["inner.weight"], torch.cat([c, z], 2).mT)
         mean = torch.baddbmm(w["outer.bias"][..., None], w["outer.weight"], F.leaky_relu(hidden, SLOPE))
         mean = mean.relu().mT
-        residual = x - mean if mask is None else torch.where(mask, x - mean, 0.0)
-        log_p = -residual.square().sum(2) / (2 * self.config.sigma**2) - z.square().sum(2) / 2
+        log_p = log_joint(x, mean, z, self.config.sigma, mask)
         self.adam.zero_grad(set_to_none=True)
         (-log_p.mean(1).sum()).backward()
         self.adam.step()

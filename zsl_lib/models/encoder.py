@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsl_lib.models.generator import SLOPE, Generator
+from zsl_lib.models.generator import SLOPE, Generator, linear
 
 
 class Encoder(nn.Module):
@@ -31,11 +31,8 @@ class Encoder(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.inner = nn.utils.skip_init(nn.Linear, feature_dim + semantic_dim, hidden)
-        self.outer = nn.utils.skip_init(nn.Linear, hidden, 2 * latent_dim)
-        for layer in (self.inner, self.outer):
-            nn.init.normal_(layer.weight, std=0.02, generator=generator)
-            nn.init.zeros_(layer.bias)
+        self.inner = linear(feature_dim + semantic_dim, hidden, generator)
+        self.outer = linear(hidden, 2 * latent_dim, generator)
 
     def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """μ and v = log σ² ``[n, d]`` for x ``[n, D]``, c ``[n, K]``; unobserved entries of x count as 0."""

@@ -16,6 +16,15 @@ SLOPE = 0.2
 """Of the hidden layer's LeakyReLU."""
 
 
+def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """A layer that starts as the released code's: weights N(0, 0.02²), biases 0."""
+    # skip_init: nn.Linear's own initialisation would draw from the global random state
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.normal_(layer.weight, std=0.02, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Generator(nn.Module):
     """g_θ(c, z): one hidden layer, LeakyReLU, ReLU output (paper 1, §5.1).
 
@@ -40,12 +49,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.semantic_dim, self.latent_dim = semantic_dim, latent_dim
-        # skip_init: nn.Linear's own initialisation would draw from the global random state
-        self.inner = nn.utils.skip_init(nn.Linear, semantic_dim + latent_dim, hidden)
-        self.outer = nn.utils.skip_init(nn.Linear, hidden, feature_dim)
-        for layer in (self.inner, self.outer):
-            nn.init.normal_(layer.weight, std=0.02, generator=generator)
-            nn.init.zeros_(layer.bias)
+        self.inner = linear(semantic_dim + latent_dim, hidden, generator)
+        self.outer = linear(hidden, feature_dim, generator)
 
     def forward(self, c: Tensor, z: Tensor) -> Tensor:
         """Mean feature g_θ(c, z) ``[n, D]`` of semantics ``[n, K]`` and latents ``[n, d]``."""
