@@ -12,13 +12,23 @@ import torch
 from helpers import rng, small_dataset
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
+from torch.nn import functional as F
 
 from zsl_lib.data import ZSLDataset
 from zsl_lib.data.toy import LinearGaussian, linear_gaussian
 from zsl_lib.errors import DataError
 from zsl_lib.learn.abp import ABP, ABPConfig
 from zsl_lib.learn.likelihood import Joint, importance, quadrature
-from zsl_lib.learn.vae import CVAE, CVAEConfig, bounds, kl_normal, log_normal
+from zsl_lib.learn.vae import (
+    CVAE,
+    VZSL,
+    CVAEConfig,
+    VZSLConfig,
+    bounds,
+    kl_normal,
+    kl_to_classes,
+    log_normal,
+)
 from zsl_lib.models.encoder import Autoencoder
 
 SMALL = CVAEConfig(latent_dim=3, hidden=16, encoder_hidden=12, batch_size=8, epochs=4)
@@ -358,3 +368,86 @@ def test_a_network_without_an_encoder_is_a_data_error():
     plain = ABP(ABPConfig(hidden=8), device="cpu")._paper_network
     with pytest.raises(DataError, match="network: found Generator, expected an encoder and a prior"):
         CVAE(SMALL, device="cpu", network=plain).fit(small_dataset(), progress=False)
+
+
+# --- VZSL ------------------------------------------------------------------------------------------------
+
+
+def vzsl(margin: float = 1.0, epochs: int = 2) -> VZSL:
+    config = VZSLConfig(
+        latent_dim=3, hidden=16, encoder_hidden=12, batch_size=20, margin=margin, epochs=epochs
+    )
+    return VZSL(config, seed=1, device="cpu").fit(small_dataset(), progress=False)
+
+
+def test_kl_to_classes_is_kl_normal_pair_by_pair():
+    g = rng(6)
+    posterior = torch.randn(4, 3, generator=g), torch.randn(4, 3, generator=g)
+    priors = torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g)
+    found = kl_to_classes(posterior, priors)
+    for i in range(4):
+        each = [p[i].expand(5, 3) for p in posterior]
+        torch.testing.assert_close(found[i], kl_normal(*each, *priors))
+
+
+def test_with_a_margin_of_one_kl_and_margin_are_a_softmax_over_seen_classes():
+    """E_q log p(x | z) + log softmax_y(−KL(q ‖ p_c))."""
+    model, data = vzsl(), small_dataset()
+    y = data.labels[data.trainval]
+    x, c = data.features[data.trainval], data.semantics[y]
+    found = bounds(model.net, x, c, model.config.sigma, samples=3, generator=rng())
+    kl = kl_to_classes(found.posterior, model.net.prior(data.semantics[data.seen]))
+    target = torch.searchsorted(data.seen, y)
+    by_hand = found.log_likelihood.mean(0) - F.cross_entropy(-kl, target, reduction="none")
+    torch.testing.assert_close(model._objective(found), by_hand)
+
+
+def test_the_margin_pulls_the_priors_of_classes_apart():
+    """Where σ makes x say little: a posterior then tells its class only if the margin asks for it."""
+    data = small_dataset()
+    y = data.labels[data.trainval]
+    found = {}
+    for margin in (0.0, 1.0):
+        config = VZSLConfig(latent_dim=3, hidden=16, encoder_hidden=12, batch_size=20, sigma=1.0, lr=0.01)
+        model = VZSL(replace(config, margin=margin), device="cpu").fit(data, epochs=100, progress=False)
+        with torch.no_grad():
+            posterior = model.encode(data.features[data.trainval], data.semantics[y])
+            kl = kl_to_classes(posterior, model.net.prior(data.semantics[data.seen]))
+        found[margin] = F.cross_entropy(-kl, torch.searchsorted(data.seen, y)).item()
+    assert found[0.0] > 0.9 * math.log(5), "chance"
+    assert found[1.0] < 0.5
+
+
+def test_samples_are_drawn_from_the_class_prior():
+    model = vzsl()
+    with torch.no_grad():
+        model.net.class_prior.weight.zero_()
+        model.net.class_prior.bias.copy_(torch.tensor([1.0, 2.0, 3.0, -90.0, -90.0, -90.0]))
+        c = small_dataset().semantics[:2]
+        expected = model.net(c, torch.tensor([1.0, 2.0, 3.0]).expand(2, 3))
+    made = model.sample(c, 4, rng())
+    torch.testing.assert_close(made, expected[:, None].expand(2, 4, -1))
+
+
+def test_vzsl_resumes_as_if_it_had_not_stopped(tmp_path):
+    path = tmp_path / "half.pt"
+    config = VZSLConfig(latent_dim=3, hidden=16, encoder_hidden=12, epochs=4)
+    whole = VZSL(config, device="cpu").fit(small_dataset(), progress=False)
+    VZSL(config, device="cpu").fit(small_dataset(), epochs=2, checkpoint=path, progress=False)
+    resumed = VZSL(config, device="cpu").fit(small_dataset(), checkpoint=path, progress=False)
+    assert_same_run(whole, resumed)
+
+
+@pytest.mark.parametrize("margin", [-0.1, 1.1, math.nan])
+def test_a_margin_out_of_range_is_a_data_error(margin):
+    with pytest.raises(DataError, match=f"VZSLConfig.margin: found {margin}, expected a number from 0 to 1"):
+        VZSLConfig(margin=margin)
+
+
+def test_learning_that_diverges_is_an_arithmetic_error_and_keeps_the_checkpoint(tmp_path):
+    path = tmp_path / "run.pt"
+    config = replace(SMALL, lr=1e30)
+    with pytest.raises(ArithmeticError, match=r"CVAE.fit: epoch \d+ has loss (nan|inf)"):
+        CVAE(config, device="cpu").fit(small_dataset(), epochs=20, checkpoint=path, progress=False)
+    if path.exists():
+        assert all(math.isfinite(e["loss"]) for e in torch.load(path)["history"])

@@ -121,13 +121,13 @@ class ZSLDataset:
         """
         if self.features is None:
             raise DataError(f"{self.name}: features", found="none", expected="features to scale")
-        low, span = self._range()
+        low, span = self.observed_range()
         features = (self.features - low).div_(span)  # in float32: AWA2 has 76 million entries
         if self.mask is not None:
             features[~self.mask] = 0
         return replace(self, features=features, semantics=_of_one_length(self.semantics))
 
-    def _range(self) -> tuple[Tensor, Tensor]:
+    def observed_range(self) -> tuple[Tensor, Tensor]:
         """Minimum and span of each dimension of trainval's observed values, ``[D]`` each.
 
         A span below 1e-15 counts as constant and is 1; a dimension that trainval never observes becomes 0.

@@ -2,6 +2,6 @@
 
 from zsl_lib.learn.abp import ABP, ABPConfig
 from zsl_lib.learn.langevin import Chain, langevin, mala
-from zsl_lib.learn.vae import CVAE, CVAEConfig
+from zsl_lib.learn.vae import CVAE, VZSL, CVAEConfig, VZSLConfig
 
-__all__ = ["ABP", "CVAE", "ABPConfig", "CVAEConfig", "Chain", "langevin", "mala"]
+__all__ = ["ABP", "CVAE", "VZSL", "ABPConfig", "CVAEConfig", "Chain", "VZSLConfig", "langevin", "mala"]

@@ -85,6 +85,7 @@ class FeatureLearner:
         Raises
         ------
         DataError: no features, negative epochs, or a checkpoint of another run or of more epochs.
+        ArithmeticError: an epoch's loss is not finite. The checkpoint stays that of the epoch before.
         """
         last = self.config.epochs if epochs is None else epochs
         if last < 0:
@@ -97,7 +98,7 @@ class FeatureLearner:
             raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
         todo = range(len(self.history), last)
         for _ in (bar := tqdm(todo, desc=type(self).__name__, unit="epoch", disable=not progress)):
-            self.history.append(self._epoch(data))
+            self.history.append(self._checked(self._epoch(data)))
             bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
             if checkpoint is not None:
                 self._save(Path(checkpoint))
@@ -122,6 +123,14 @@ class FeatureLearner:
     def _epoch(self, data: Training) -> dict[str, float]:
         """One pass over the training examples; returns an entry of ``history``."""
         raise NotImplementedError
+
+    def _checked(self, entry: dict[str, float]) -> dict[str, float]:
+        if math.isfinite(entry["loss"]):
+            return entry
+        epoch = f"{type(self).__name__}.fit: epoch {len(self.history) + 1}"
+        raise ArithmeticError(
+            f"{epoch} has loss {entry['loss']}, expected a finite number; a smaller learning rate may help"
+        )
 
     def _paper_network(
         self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator

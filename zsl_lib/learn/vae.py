@@ -2,7 +2,7 @@
 
 §3.3 of the paper compares its own algorithm with it. An encoder q_φ(z | x, c) stands where alternating
 back-propagation has Langevin dynamics, and θ and φ climb a lower bound of log p_θ(x | c): the ELBO, or the
-importance-weighted bound (IWAE) of Burda et al. 2016.
+importance-weighted bound (IWAE) of Burda et al. 2016. :class:`VZSL` is the variational method of §5's tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zsl_lib.errors import DataError
 from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
-from zsl_lib.models.encoder import Autoencoder
+from zsl_lib.models.encoder import Autoencoder, ClassAutoencoder
 from zsl_lib.models.generator import log_likelihood
 
 
@@ -52,11 +52,13 @@ class Bounds(NamedTuple):
     log_likelihood: log p_θ(x | c, z) of each draw, ``[k, n]``.
     log_weights: log p_θ(x, z | c) − log q_φ(z | x, c) of each, ``[k, n]``.
     kl: KL(q_φ(z | x, c) ‖ p(z | c)), exactly, ``[n]``.
+    posterior: mean and log-variance of q_φ(z | x, c), ``[n, d]`` each.
     """
 
     log_likelihood: Tensor
     log_weights: Tensor
     kl: Tensor
+    posterior: tuple[Tensor, Tensor]
 
     @property
     def elbo(self) -> Tensor:
@@ -92,7 +94,7 @@ def bounds(
     means = net(c.repeat(samples, 1), z.flatten(0, 1)).unflatten(0, shape[:2])
     fit = log_likelihood(x, means, sigma, mask)
     weights = fit + log_normal(z, *prior) - log_normal(z, mean, log_var)
-    return Bounds(fit, weights, kl_normal(mean, log_var, *prior))
+    return Bounds(fit, weights, kl_normal(mean, log_var, *prior), (mean, log_var))
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,15 @@ class CVAE(FeatureLearner):
         """An Adam step on θ and φ. Returns the bound and KL(q ‖ p(z)) before it, ``[n]`` each."""
         k, net = self.config.importance_samples, cast(Variational, self.net)
         found = bounds(net, x, c, self.config.sigma, mask, samples=k, generator=self._rng)
-        bound = found.elbo if k == 1 else found.iwae
+        bound = self._objective(found)
         self._adam.zero_grad(set_to_none=True)
         (-bound.mean()).backward()
         self._adam.step()
         return bound.detach(), found.kl.detach()
+
+    def _objective(self, found: Bounds) -> Tensor:
+        """What an Adam step climbs, ``[n]``."""
+        return found.elbo if self.config.importance_samples == 1 else found.iwae
 
     @torch.no_grad()
     def encode(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -191,3 +197,64 @@ class CVAE(FeatureLearner):
     ) -> nn.Module:
         widths = self.config.hidden, self.config.encoder_hidden
         return Autoencoder(semantic_dim, latent_dim, feature_dim, *widths, generator=rng)
+
+
+def kl_to_classes(posterior: tuple[Tensor, Tensor], priors: tuple[Tensor, Tensor]) -> Tensor:
+    """KL(q_i ‖ p_c) ``[n, C]`` of n posteriors ``[n, d]`` to the priors of C classes ``[C, d]``."""
+    (mean, log_var), (to_mean, to_log_var) = posterior, priors
+    return kl_normal(mean[:, None], log_var[:, None], to_mean, to_log_var)
+
+
+@dataclass(frozen=True)
+class VZSLConfig(CVAEConfig):
+    """:class:`CVAEConfig`, and the weight λ of VZSL's margin, from 0 to 1."""
+
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.margin <= 1:
+            raise DataError("VZSLConfig.margin", found=self.margin, expected="a number from 0 to 1")
+
+
+class VZSL(CVAE):
+    """The class-conditioned auto-encoder of Wang et al. 2018 ("Zero-shot learning via class-conditioned deep
+    generative models"), as a generator of features.
+
+    The prior p_ψ(z | c) depends on the class, and an example's posterior is pushed away from other seen
+    classes' priors: the objective is
+
+        E_q log p_θ(x | c, z) − KL(q ‖ p_ψ(z | c_y)) − λ log Σ_c exp(−KL(q ‖ p_ψ(z | c))),
+
+    the last term their margin. With λ = 1 the last two terms are the log-probability of class y under a
+    softmax of −KL, a classifier of seen classes; above 1 the objective is unbounded.
+    Paper 1 prints no equation for its own version; the parameters that it counts are those of an encoder and
+    a generator that see c too, which is what is learned here.
+    """
+
+    config: VZSLConfig
+
+    def __init__(
+        self,
+        config: VZSLConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        network: Network | None = None,
+    ) -> None:
+        super().__init__(config or VZSLConfig(), seed=seed, device=device, network=network)
+
+    def _objective(self, found: Bounds) -> Tensor:
+        priors = cast(Variational, self.net).prior(self._seen)
+        margin = -kl_to_classes(found.posterior, priors).neg().logsumexp(1)
+        return super()._objective(found) + self.config.margin * margin
+
+    def _begin(self, data: Training, rng: torch.Generator) -> None:
+        super()._begin(data, rng)
+        self._seen = data.semantics[data.labels.unique()]
+
+    def _paper_network(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module:
+        widths = self.config.hidden, self.config.encoder_hidden
+        return ClassAutoencoder(semantic_dim, latent_dim, feature_dim, *widths, generator=rng)

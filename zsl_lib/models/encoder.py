@@ -71,3 +71,29 @@ class Autoencoder(Generator):
         """Mean and log-variance of p(z | c), ``[n, d]``: those of N(0, I), whatever the class."""
         zero = c.new_zeros(len(c), self.latent_dim)
         return zero, zero
+
+
+class ClassAutoencoder(Autoencoder):
+    """An :class:`Autoencoder` whose prior depends on the class (VZSL, Wang et al. 2018).
+
+    p_ψ(z | c) = N(μ(c), diag e^v(c)), where μ and v are linear in c with a bias and start near 0, so the
+    prior starts close to N(0, I).
+    """
+
+    def __init__(
+        self,
+        semantic_dim: int,
+        latent_dim: int,
+        feature_dim: int,
+        hidden: int = 4096,
+        encoder_hidden: int = 4096,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(semantic_dim, latent_dim, feature_dim, hidden, encoder_hidden, generator=generator)
+        self.class_prior = linear(semantic_dim, 2 * latent_dim, generator)
+
+    def prior(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of p_ψ(z | c), ``[n, d]``."""
+        mean, log_var = self.class_prior(c).chunk(2, dim=1)
+        return mean, log_var

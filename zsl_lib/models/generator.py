@@ -99,7 +99,8 @@ def ancestral_sample(
 ) -> Tensor:
     """Ancestral sampling of Eq. 1: n features a class, ``[C, n, D]``, for semantics ``[C, K]``.
 
-    ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code.
+    ``sigma`` is the standard deviation of ε; 0 gives the noise-free g_θ(c, z) of the released code. z comes
+    from N(0, I), or from ``net.prior(c)`` where the network has one (means and log-variances ``[n, d]``).
 
     Raises
     ------
@@ -111,6 +112,9 @@ def ancestral_sample(
         raise DataError("sigma", found=sigma, expected="a number of 0 or more")
     device, dtype = semantics.device, semantics.dtype
     z = torch.randn(len(semantics) * n, latent_dim, generator=generator, device=device, dtype=dtype)
+    if (prior := getattr(net, "prior", None)) is not None:
+        mean, log_var = prior(semantics.repeat_interleave(n, dim=0))
+        z = mean + (log_var / 2).exp() * z
     x = conditioned(net, semantics, n)(z)
     if sigma > 0:
         x = x + sigma * torch.randn(x.shape, generator=generator, device=device, dtype=dtype)
