@@ -26,6 +26,7 @@ from zsl_lib.record import (
     git_commit,
     mean_sd,
     papermill_command,
+    read_curves,
     read_records,
     summarise,
     validate,
@@ -351,3 +352,43 @@ def test_what_cannot_be_paired_is_a_data_error(frame, baseline, message):
 def test_a_summary_has_the_digits_asked_for():
     frame = runs(a={0: 1.0, 1: 2.0})
     assert record.summarise(frame, ["T1"], ["method"], {"T1": 3}).loc["a", "T1"] == "1.500 ± 0.707"
+
+
+# --- curves ----------------------------------------------------------------------------------------------
+
+CURVES = {"epoch": [1.0, 2.0], "T1": [40.0, 50.0]}
+
+
+def test_curves_come_back_in_long_form_with_their_run(tmp_path):
+    made(curves=CURVES).write(tmp_path)
+    made(seed=1, curves={"epoch": [1.0], "T1": [45.0]}).write(tmp_path)
+    made(seed=2).write(tmp_path)
+    found = read_curves(tmp_path, "zsl")
+    assert found[["seed", "epoch", "T1"]].values.tolist() == [[0, 1, 40], [0, 2, 50], [1, 1, 45]]
+    assert set(found["file"]) == {"zsl/toy-ABP-0.json", "zsl/toy-ABP-1.json"}
+
+
+def test_an_experiment_without_curves_has_an_empty_table(tmp_path):
+    made().write(tmp_path)
+    assert read_curves(tmp_path, "zsl").empty
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({"T1": [1.0, float("nan")]}, "curves.T1: found .*nan.*, expected finite numbers"),
+        ({"T1": [1.0], "epoch": [1.0, 2.0]}, "curves: found lengths .*'T1': 1.*, expected one length"),
+        ({"T1": []}, "curves.T1"),
+    ],
+)
+def test_curves_must_be_finite_and_of_one_length(tmp_path, curves, message):
+    with pytest.raises(DataError, match=message):
+        made(curves=curves).write(tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_stopwatch_takes_curves_from_a_table():
+    table = pd.DataFrame({"epoch": [1, 2], "T1": [40.123456, 50.0]})
+    options = {"seed": 1, "parameters": {}, "metrics": {"T1": 50.0}, "selection": "none"}
+    found = Stopwatch().record("e", "toy", "ABP", command="x", curves=table, **options)
+    assert found.to_json()["curves"] == {"epoch": [1, 2], "T1": [40.1235, 50.0]}

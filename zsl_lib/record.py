@@ -51,6 +51,11 @@ SCHEMA: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0},
         "parameters": {"type": "object", "description": "everything that was set, as the method takes it"},
         "metrics": {"type": "object", "minProperties": 1, "additionalProperties": _number},
+        "curves": {
+            "type": "object",
+            "description": "what was measured along the run: columns of one length, e.g. epoch, seconds, T1",
+            "additionalProperties": {"type": "array", "items": _number, "minItems": 1},
+        },
         "selection": {"enum": list(SELECTION), "description": "what the setting was chosen on"},
         "seconds": _number | {"minimum": 0, "description": "wall time of the run, figures included"},
         "peak_memory_mb": _number | {"minimum": 0},
@@ -89,6 +94,7 @@ class Record:
     versions: Mapping[str, str]
     command: str
     paper: Mapping[str, Any] | None = None
+    curves: Mapping[str, Sequence[float]] | None = None
     unreliable: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +143,7 @@ class Stopwatch:
         semantics: str = "att",
         digests: Mapping[str, str] | None = None,
         paper: Mapping[str, Any] | None = None,
+        curves: pd.DataFrame | None = None,
     ) -> Record:
         """The record of the run that started with this stopwatch, with its surroundings filled in.
 
@@ -163,6 +170,7 @@ class Stopwatch:
             | {p: version(p) for p in ("numpy", "scikit-learn", "scipy", "torch")},
             command=command,
             paper=paper,
+            curves=None if curves is None else curves.round(4).to_dict("list"),
         )
 
 
@@ -190,6 +198,13 @@ def validate(values: Any, where: str) -> None:
     for key, value in values["metrics"].items():
         if not math.isfinite(value):  # JSON has no NaN, and a schema cannot refuse it
             raise DataError(f"{where}: metrics.{key}", found=value, expected="a finite number")
+    curves = values.get("curves", {})
+    for key, column in curves.items():
+        if not all(map(math.isfinite, column)):
+            raise DataError(f"{where}: curves.{key}", found=column, expected="finite numbers")
+    if len({len(column) for column in curves.values()}) > 1:
+        lengths = {key: len(column) for key, column in curves.items()}
+        raise DataError(f"{where}: curves", found=f"lengths {lengths}", expected="one length")
 
 
 def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
@@ -211,6 +226,19 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
             raise DataError(str(path), found=f"a record of {name}", expected="the same name")
         rows.append(values | values["metrics"] | {"file": f"{path.parent.name}/{path.name}"})
     return pd.DataFrame(rows)
+
+
+def read_curves(folder: str | Path, experiment: str) -> pd.DataFrame:
+    """The curves of an experiment's records in long form: one row a point, with dataset, method and seed.
+
+    Records without curves are left out.
+    """
+    parts = []
+    for _, one in read_records(folder, experiment).iterrows():
+        if isinstance(one.get("curves"), dict):
+            key = {k: one[k] for k in ("dataset", "method", "seed", "file")}
+            parts.append(pd.DataFrame(one["curves"]).assign(**key))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def summarise(
