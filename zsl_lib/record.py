@@ -170,7 +170,7 @@ class Stopwatch:
             | {p: version(p) for p in ("numpy", "scikit-learn", "scipy", "torch")},
             command=command,
             paper=paper,
-            curves=None if curves is None else curves.round(4).to_dict("list"),
+            curves=None if curves is None else {str(k): v.tolist() for k, v in curves.round(4).items()},
         )
 
 
