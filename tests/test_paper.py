@@ -1,0 +1,46 @@
+"""The paper's printed numbers: as printed, so that what the errata page says of them can be checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from zsl_lib.errors import DataError
+from zsl_lib.metrics import harmonic_mean
+from zsl_lib.paper import table
+
+DATASETS = ("CUB", "AwA1", "AwA2", "SUN")
+
+
+def test_tables_1_and_2_have_the_methods_of_the_text():
+    """§5.2: 11 non-generative and 4 generative ones beside ABP; §5.3: 13."""
+    one, two = table(1), table(2)
+    assert one["kind"].value_counts().to_dict() == {"discriminative": 11, "generative": 5}
+    assert len(two) - 1 == 13
+    assert set(two.index) < set(one.index)
+
+
+def test_the_improvements_that_the_text_names_are_those_of_the_tables():
+    """§5.2: up to 3.1 % in T1 (AwA2); §5.3: 4.0 % in H on AwA2; §5.6: 2.6 % and 2.5 %."""
+    one = table(1).drop(columns="kind")
+    assert (one.loc["ABP"] - one.drop("ABP").max()).max() == pytest.approx(3.1)
+    h = table(2)["AwA2_H"]
+    assert h["ABP"] - h.drop("ABP").max() == pytest.approx(4.0)
+    gain = table(4).loc["ABP"] - table(4).loc["GAZSL"]
+    assert gain[["GTA", "DET"]].tolist() == pytest.approx([2.6, 2.5])
+
+
+def test_h_does_not_follow_from_the_printed_accuracies_in_two_rows():
+    """GAZSL's on AwA2, and ABP's: H of anything that rounds to the printed AU and AS."""
+    wrong = []
+    for method, row in table(2).iterrows():
+        for name in DATASETS:
+            au, as_, h = (row[f"{name}_{k}"] for k in ("AU", "AS", "H"))
+            low, high = (harmonic_mean(max(au + d, 0), as_ + d) for d in (-0.05, 0.05))
+            if not low - 0.05 <= h <= high + 0.05:
+                wrong.append((method, name))
+    assert wrong == [("GAZSL", "AwA2"), ("ABP", "AwA2")]
+
+
+def test_another_table_is_a_data_error():
+    with pytest.raises(DataError, match="table: found 5, expected one of 1, 2, 3, 4"):
+        table(5)
