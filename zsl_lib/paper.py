@@ -60,7 +60,7 @@ ABP    76.7 75.2 72.9   71.3   64.8   51.6
 
 
 def table(number: int) -> pd.DataFrame:
-    """Table 1 (T1), 2 (AU, AS, H) or 4 (T1; DET_30 has 30 % of DET's features masked) in per cent, or 3 (CUB, in
+    """Table 1 (T1), 2 (AU, AS, H) or 4 (T1, DET_30 with 30 % of DET masked) in per cent, or 3 (CUB, in
     millions), indexed by method.
 
     Raises

@@ -1,0 +1,139 @@
+"""How fast each generative method learns: ``python results/convergence.py CUB100``.
+
+Learns from the training classes of the tuning split, with every setting of the method's grid, and follows T1
+and H on its validation classes, images of seen classes held out as well (paper 1, Fig. 3). One record a
+setting and seed in ``results/convergence``, with the curve; a record that is there is not made again.
+``results/generative.py`` takes its settings from these records.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from joblib import Parallel, delayed
+
+from zsl_lib import record
+from zsl_lib.classify import SyntheticRecogniser
+from zsl_lib.data import ZSLDataset, load
+from zsl_lib.files import project_root
+from zsl_lib.learn.learner import FeatureLearner
+from zsl_lib.learn.methods import METHODS, learner
+from zsl_lib.metrics import evaluate
+
+SIGMAS = [{"sigma": 0.3}, {"sigma": 0.2}, {"sigma": 0.1}]
+RATES = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}]
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "abp": [{"sigma": 0.3}, {"sigma": 0.2}, {"sigma": 0.1, "step_size": 0.1}],
+    "cvae": SIGMAS,
+    "vzsl": SIGMAS,
+    "fgzsl": RATES,
+    "gazsl": RATES,
+    "mcgzsl": RATES,
+}
+"""Three settings a method, the first of them published: the same effort for each."""
+
+LOOKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30, 40, 50)
+"""Epochs after which validation is looked at."""
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that the experiments on generative methods share."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("dataset")
+    made.add_argument("--semantics", default="att")
+    made.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
+    made.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    made.add_argument("--hidden", type=int, default=4096, help="width of every hidden layer")
+    made.add_argument("--precision", default="float32", help="of matrix products: float32 or bfloat16")
+    made.add_argument("--device", default="auto")
+    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument("--results-dir", type=Path, default=project_root() / "results")
+    return made
+
+
+def shared(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of every method that has them."""
+    widths = dict.fromkeys(("hidden", "encoder_hidden", "critic_hidden"), options.hidden)
+    return widths | {"precision": options.precision}
+
+
+def label(method: str, setting: dict[str, Any]) -> str:
+    """``fgzsl_lr0.001``."""
+    return "_".join([method, *(f"{k}{v:g}" for k, v in setting.items())])
+
+
+def follow(model: FeatureLearner, data: ZSLDataset, epochs: int, samples: int) -> pd.DataFrame:
+    """Fit, and look at validation now and then: epoch, seconds of learning so far, and the accuracies."""
+    rows = []
+
+    def look(at: FeatureLearner) -> None:
+        epoch = len(at.history)
+        if epoch in LOOKS or epoch == epochs:
+            found = evaluate(SyntheticRecogniser(at, samples=samples, seed=at.seed).remember(data), data)
+            seconds = sum(entry["seconds"] for entry in at.history)
+            rows.append({"epoch": epoch, "seconds": seconds} | found._asdict())
+
+    model.fit(data, epochs=epochs, after_epoch=look, progress=False)
+    return pd.DataFrame(rows)
+
+
+def run(method: str, setting: dict[str, Any], seed: int, options: argparse.Namespace) -> str:
+    raw = load(options.dataset, options.root, semantics=options.semantics)
+    name = raw.name if options.semantics == "att" else f"{raw.name}+{options.semantics}"
+    target = options.results_dir / "convergence" / record.filename(name, label(method, setting), seed)
+    if target.exists():
+        return f"{target.name}: there already"
+    watch, given = record.Stopwatch(), shared(options) | {"epochs": options.epochs}
+    model = learner(method, given, seed=seed, device=options.device, **setting)
+    try:
+        curve = follow(model, raw.tuning_split().scaled(), options.epochs, options.samples)
+    except ArithmeticError as error:
+        return f"{target.name}: not written. {error}"
+    best = curve.loc[score(curve).idxmax()]
+    written = watch.record(
+        "convergence",
+        raw,
+        label(method, setting),
+        semantics=options.semantics,
+        seed=seed,
+        parameters=asdict(model.config) | {"name": method, "setting": setting, "samples": options.samples},
+        metrics=best[["epoch", "T1", "AU", "AS", "H"]].to_dict(),
+        curves=curve,
+        selection="validation",
+        device=model.device,
+        command=f"python results/convergence.py {arguments(options, method, seed)} --epochs {options.epochs}",
+    ).write(options.results_dir)
+    return (
+        f"{written.name}: T1 {best.T1:.1f}, H {best.H:.1f} at epoch {best.epoch:.0f}, {watch.seconds():.0f} s"
+    )
+
+
+def score(curve: pd.DataFrame) -> pd.Series:
+    """What settings and epochs are chosen by, on validation: the mean of T1 and H."""
+    return (curve["T1"] + curve["H"]) / 2
+
+
+def arguments(options: argparse.Namespace, method: str, seed: int) -> str:
+    """What to type for one method and seed."""
+    semantics = "" if options.semantics == "att" else f"--semantics {options.semantics} "
+    width = f"--hidden {options.hidden} --precision {options.precision} --samples {options.samples}"
+    return f"{options.dataset} {semantics}--methods {method} --seeds {seed} {width}"
+
+
+def main() -> None:
+    made = parser(__doc__.splitlines()[0])
+    made.add_argument("--epochs", type=int, default=20)
+    made.add_argument("--samples", type=int, default=100, help="synthetic features a class")
+    options = made.parse_args()
+    jobs = [(m, setting, seed) for seed in options.seeds for m in options.methods for setting in GRIDS[m]]
+    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
