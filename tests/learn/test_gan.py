@@ -215,14 +215,14 @@ def test_the_critics_distance_approaches_that_of_two_gaussians():
 
 
 def test_heads_fit_what_they_are_fitted_to_and_are_frozen():
-    x = torch.rand(400, 6, generator=rng())
-    target = x @ torch.rand(6, 2, generator=rng(1)) / 2 + 0.3
-    head = fitted(linear(6, 2, rng(2)), F.mse_loss, x, target, 600, rng(3))
-    torch.testing.assert_close(head(x), target, rtol=0, atol=0.08)
+    x = torch.randn(100, 4, generator=rng())
+    target = 0.2 * x[:, :2] + 0.1
+    head = fitted(linear(4, 2, rng(2)), F.mse_loss, x, target, 500, rng(3))
+    torch.testing.assert_close(head(x), target, rtol=0, atol=0.02)
     assert not any(p.requires_grad for p in head.parameters())
-    y = (x[:, 0] > 0.5).long()
-    head = fitted(linear(6, 2, rng(2)), F.cross_entropy, x, y, 300, rng(3))
-    assert float((head(x).argmax(1) == y).float().mean()) > 0.95
+    y = (x[:, 0] > 0).long()
+    head = fitted(linear(4, 2, rng(2)), F.cross_entropy, x, y, 300, rng(3))
+    assert float((head(x).argmax(1) == y).float().mean()) > 0.9
 
 
 # --- learning --------------------------------------------------------------------------------------------

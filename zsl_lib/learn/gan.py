@@ -17,12 +17,13 @@ and then the generator minimises
 | classification | −E log P(y ∣ x̃), P a softmax fitted to real features, frozen | Xian et al. 2018, Eq. 4 |
 | cycle | E ‖c − R(x̃)‖², R a regression fitted to real features, frozen | Felix et al. 2018, §3.3 |
 | pivot | mean over classes of ‖mean of x̃ − mean of x‖² | Zhu et al. 2018, §3.3 |
-| auxiliary | −E log P(y ∣ x̃), P a softmax on D's hidden layer; the critic's: of x and x̃ | Zhu et al. 2018, §3.2 |
+| auxiliary | −E log P(y ∣ x̃), P on D's hidden layer; the critic's: of x and x̃ | Zhu et al. 2018, §3.2 |
 
 :data:`GANS` has what the three published. They do not all publish the same architecture; here all have the
 generator of paper 1 and a critic of one hidden layer. Left out are GAZSL's reduction of noisy text (its
-authors have none for attributes either), its tanh output (features are not negative here), the square root
-that its released code takes of the pivot, and MCGZSL's learning rate of the critic, 1e-3 in its released code.
+authors have none for attributes either), its tanh output (features are not negative here) and the square
+root that its released code takes of the pivot; and MCGZSL's learning rate of the critic, 1e-3 in its released
+code.
 """
 
 from __future__ import annotations
