@@ -294,3 +294,29 @@ def test_scaling_brings_semantics_of_unequal_length_to_length_one():
     assert torch.equal(same.scaled().semantics, same.semantics), "one length already: left as it is"
     zero = replace(data, semantics=data.semantics * (torch.arange(len(unit)) > 0)[:, None])
     assert zero.scaled().semantics.isfinite().all()
+
+
+# --- fewer seen classes ----------------------------------------------------------------------------------
+
+
+def test_with_seen_keeps_the_unseen_task_and_drops_the_other_seen_classes():
+    data = small_dataset()
+    few = data.with_seen(data.seen[[0, 3]])
+    assert torch.equal(few.seen, data.seen[[0, 3]])
+    assert torch.equal(few.unseen, data.unseen)
+    assert torch.equal(few.test_unseen, data.test_unseen)
+    assert torch.equal(few.labels[few.test_seen].unique(), few.seen)
+    assert len(few.trainval) == 2 * 6
+    assert len(few.train) == len(few.val) == 0
+
+
+def test_with_all_seen_classes_the_training_set_is_the_same():
+    data = small_dataset()
+    assert torch.equal(data.with_seen(data.seen).trainval, data.trainval)
+
+
+def test_with_seen_refuses_no_class_and_classes_that_are_not_seen():
+    data = small_dataset()
+    for classes in (data.seen[:0], torch.cat([data.seen[:1], data.unseen[:1]])):
+        with pytest.raises(DataError, match=r"with_seen: found .* expected some of the seen classes"):
+            data.with_seen(classes)

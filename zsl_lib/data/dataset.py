@@ -178,6 +178,24 @@ class ZSLDataset:
             val=empty,
         )
 
+    def with_seen(self, classes: Tensor) -> ZSLDataset:
+        """The same unseen classes, and of the seen ones only ``classes`` (paper 1, §5.5, Fig. 5).
+
+        There is no tuning split in it.
+
+        Raises
+        ------
+        DataError: no class, or one that is not seen.
+        """
+        strangers = _difference(classes, self.seen)
+        if len(classes) == 0 or len(strangers):
+            found = f"{len(classes)} classes, {len(strangers)} of them not seen"
+            raise DataError(f"{self.name}: with_seen", found=found, expected="some of the seen classes")
+        kept = {key: getattr(self, key) for key in ("trainval", "test_seen")}
+        kept = {key: index[torch.isin(self.labels[index], classes)] for key, index in kept.items()}
+        empty = self.trainval[:0]
+        return replace(self, **kept, train=empty, val=empty)
+
 
 def _of_one_length(semantics: Tensor) -> Tensor:
     """Rows of length 1, but for rows that are 0; unchanged if all lengths agree to a thousandth."""
