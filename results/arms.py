@@ -11,17 +11,15 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
 from joblib import Parallel, delayed
 
 from zsl_lib import density, record
-from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser
+from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.files import project_root
 from zsl_lib.learn import ABP, ABPConfig
 from zsl_lib.learn.arms import ARMS, arm
-from zsl_lib.metrics import evaluate, harmonic_mean, per_class_accuracy
+from zsl_lib.metrics import evaluate, h_by_epoch
 
 
 def parse() -> argparse.Namespace:
@@ -44,24 +42,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def best_h_on_test(recogniser: SyntheticRecogniser, dataset: ZSLDataset, seed: int) -> float:
-    """The best H over the softmax's epochs, chosen on the test images as the released code does."""
-    everything = torch.cat([dataset.seen, dataset.unseen]).sort().values
-    features, labels = recogniser.training_set(dataset.semantics[everything])
-    tests = [(dataset.x(i), dataset.labels[i]) for i in (dataset.test_unseen, dataset.test_seen)]
-    found = []
-
-    def look(classifier: SoftmaxClassifier) -> None:
-        au, as_ = (
-            per_class_accuracy(y, everything[torch.from_numpy(np.asarray(classifier.predict(x.numpy())))])
-            for x, y in tests
-        )
-        found.append(harmonic_mean(au, as_))
-
-    SoftmaxClassifier(seed=seed, after_epoch=look).fit(features.numpy(), labels.numpy())
-    return max(found)
-
-
 def measure(model: ABP, dataset: ZSLDataset, samples: int, seed: int) -> dict[str, float]:
     """Recognition, likelihood of held-out examples, and how wide and well inferred the latents are."""
     recogniser = SyntheticRecogniser(model, samples=samples, seed=seed).remember(dataset)
@@ -70,7 +50,7 @@ def measure(model: ABP, dataset: ZSLDataset, samples: int, seed: int) -> dict[st
     train = density.held_out(dataset.trainval, 20)
     sigma, dims = density.fitted_sigma(model, dataset, train), dataset.features.shape[1]
     found = evaluate(recogniser, dataset)._asdict()
-    found["H_selected_on_test"] = best_h_on_test(recogniser, dataset, seed)
+    found["H_selected_on_test"] = max(h_by_epoch(recogniser, dataset))
     found["nats_seen"] = density.mean_log_likelihood(model, dataset, seen) / dims
     for name, rows in {"seen": seen, "unseen": unseen}.items():
         found[f"nats_{name}_fitted"] = density.mean_log_likelihood(model, dataset, rows, sigma=sigma) / dims

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import best_h_on_test
 from convergence import GRIDS, arguments, label, parser, score, shared
 from joblib import Parallel, delayed
 
@@ -25,7 +24,7 @@ from zsl_lib.classify import FeatureModel, SoftmaxClassifier, SyntheticRecognise
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.errors import DataError
 from zsl_lib.learn.methods import learner
-from zsl_lib.metrics import evaluate, per_class_accuracy, predict
+from zsl_lib.metrics import evaluate, h_by_epoch, per_class_accuracy, predict
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
 """Synthetic features a class, from one on."""
@@ -85,7 +84,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> str:
         return f"{target.name}: not written. {error}"
     recogniser = SyntheticRecogniser(model, samples=options.samples, seed=seed).remember(data)
     found = evaluate(recogniser, data)
-    metrics = found._asdict() | {"H_selected_on_test": best_h_on_test(recogniser, data, seed)}
+    metrics = found._asdict() | {"H_selected_on_test": max(h_by_epoch(recogniser, data))}
     metrics["training_seconds"] = sum(entry["seconds"] for entry in model.history)
     given = {"name": method, "setting": setting, "samples": options.samples, "settings": options.settings}
     written = watch.record(

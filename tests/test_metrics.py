@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
+from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn
 from zsl_lib.data import ZSLDataset
 from zsl_lib.errors import DataError
-from zsl_lib.metrics import evaluate, harmonic_mean, per_class_accuracy, predict
+from zsl_lib.metrics import evaluate, h_by_epoch, harmonic_mean, per_class_accuracy, predict
 
 
 class Table:
@@ -133,3 +134,31 @@ def test_scores_of_the_wrong_shape_are_a_data_error():
 
     with pytest.raises(DataError, match=r"scores: found \(\d+, \d+\), expected \(\d+, \d+\)"):
         evaluate(Transposed(), small_dataset(dim=4, semantic_dim=4))
+
+
+# --- H along the softmax's epochs ------------------------------------------------------------------------
+
+
+class Means:
+    """A generator for the made-up data: the class's true mean and noise."""
+
+    def sample(self, semantics: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        made = semantics[:, None, :].expand(-1, n, -1)
+        return torch.cat([made, made[..., :2]], -1) + 0.1 * torch.randn(
+            *made.shape[:2], 6, generator=generator
+        )
+
+
+def test_h_by_epoch_ends_at_the_evaluated_h_and_has_one_value_an_epoch():
+    data = small_dataset()
+    recogniser = SyntheticRecogniser(Means(), samples=20, gzsl=SoftmaxClassifier(epochs=7)).remember(data)
+    found = h_by_epoch(recogniser, data)
+    assert len(found) == 7
+    assert len(set(found)) > 1
+    assert found[-1] == pytest.approx(evaluate(recogniser, data).H)
+
+
+def test_h_by_epoch_needs_a_softmax():
+    recogniser = SyntheticRecogniser(Means(), gzsl=knn()).remember(small_dataset())
+    with pytest.raises(DataError, match="gzsl: found KNeighborsClassifier, expected a SoftmaxClassifier"):
+        h_by_epoch(recogniser, small_dataset())
