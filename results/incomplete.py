@@ -22,9 +22,15 @@ from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load, masks
 from zsl_lib.files import project_root
 from zsl_lib.learn import ABP, CVAE, ABPConfig, CVAEConfig
+from zsl_lib.learn.gan import gan_config
+from zsl_lib.learn.learner import FeatureLearner
+from zsl_lib.learn.masked import MaskedGAN
 from zsl_lib.metrics import per_class_accuracy, predict
 
-METHODS = [f"abp_{how}" for how in ("masked", *impute.METHODS)] + ["vae_masked", "vae_zero", "vae_class_mean"]
+METHODS = [f"abp_{how}" for how in ("masked", *impute.METHODS)]
+METHODS += [f"{kind}_{how}" for kind in ("vae", "gan") for how in ("masked", "zero", "class_mean")]
+GAN = {"lr": 3e-4}
+"""FGZSL's published rate is 1e-4; with that, so few epochs are too few."""
 MASK_SEED = 1000
 Job = tuple[str, float, int]
 
@@ -60,29 +66,34 @@ def incomplete(raw: ZSLDataset, ratio: float, seed: int, options: argparse.Names
     return masks.hide(raw, masks.draw(options.kind, raw.features[rows], ratio, rng), rows)
 
 
-def learner(name: str, seed: int, options: argparse.Namespace) -> ABP | CVAE:
-    shared = {"hidden": options.hidden, "sigma": options.sigma, "epochs": options.epochs}
+def learner(name: str, seed: int, options: argparse.Namespace) -> FeatureLearner:
+    shared = {"hidden": options.hidden, "epochs": options.epochs}
+    if name == "gan":
+        config = gan_config("fgzsl", **shared, **GAN, critic_hidden=options.hidden)
+        return MaskedGAN(config, seed=seed, device=options.device)
+    shared["sigma"] = options.sigma
     if name == "abp":
-        config = ABPConfig(**shared, precision=options.precision)
-        return ABP(config, seed=seed, device=options.device)
+        settings = ABPConfig(**shared, precision=options.precision)
+        return ABP(settings, seed=seed, device=options.device)
     return CVAE(CVAEConfig(**shared, encoder_hidden=options.hidden), seed=seed, device=options.device)
 
 
-def completed(model: ABP | CVAE, dataset: ZSLDataset) -> Tensor:
-    """The training features as the model, or what filled them in, has them, ``[n, D]``."""
-    x, c = dataset.x(dataset.trainval), dataset.semantics[dataset.labels[dataset.trainval]]
+@torch.no_grad()
+def completed(model: FeatureLearner, dataset: ZSLDataset) -> Tensor | None:
+    """The training features as the model, or what filled them in, has them, ``[n, D]``; None: it has none."""
+    index = dataset.trainval
+    x, c = dataset.x(index), dataset.semantics[dataset.labels[index]].to(model.device)
     if dataset.mask is None:
         return x
     if isinstance(model, ABP):
         return impute.expected(model, dataset)
-    mask = dataset.mask[dataset.trainval]
-    c = c.to(model.device)
-    latent, _ = model.encode(x.to(model.device), c, mask.to(model.device))
-    with torch.no_grad():
+    if isinstance(model, CVAE):
+        latent, _ = model.encode(x.to(model.device), c, dataset.mask[index].to(model.device))
         return model.net(c, latent).cpu()
+    return None
 
 
-def recognition(model: ABP | CVAE, dataset: ZSLDataset, samples: int, seed: int) -> float:
+def recognition(model: FeatureLearner, dataset: ZSLDataset, samples: int, seed: int) -> float:
     """T1 by 20-NN on synthetic features of the unseen classes."""
     recogniser = SyntheticRecogniser(model, samples=samples, seed=seed).remember(dataset)
     x, y = dataset.x(dataset.test_unseen), dataset.labels[dataset.test_unseen]
@@ -123,14 +134,17 @@ def run(job: Job, options: argparse.Namespace) -> str:
     return f"{written.name}: T1 {metrics['T1']:.1f}, {watch.seconds():.0f} s"
 
 
-def errors(raw: ZSLDataset, hidden: ZSLDataset, found: Tensor) -> dict[str, float]:
+def errors(raw: ZSLDataset, hidden: ZSLDataset, found: Tensor | None) -> dict[str, float]:
     """The share that is missing, and the root mean square error of what stands in its place."""
     assert raw.features is not None
     assert hidden.mask is not None
-    low, span = hidden.observed_range()
     away = ~hidden.mask[hidden.trainval]
+    missing = {"missing": 100 * float(away.float().mean())}
+    if found is None:
+        return missing
+    low, span = hidden.observed_range()
     gaps = (found - ((raw.features - low) / span)[hidden.trainval])[away]
-    return {"missing": 100 * float(away.float().mean()), "rmse_hidden": float(gaps.square().mean().sqrt())}
+    return missing | {"rmse_hidden": float(gaps.square().mean().sqrt())}
 
 
 def command(job: Job, given: dict[str, Any], options: argparse.Namespace) -> str:
