@@ -154,15 +154,15 @@ def style_latents(
     Styles are those of ``test_unseen``, by name ascending. A style's examples are drawn at random.
     """
     rng, index = torch.Generator().manual_seed(seed), dataset.test_seen
-    out = []
+    chosen = []
     for name in np.unique(styles[dataset.test_unseen.numpy()]):
         of_style = index[torch.from_numpy(styles[index.numpy()] == name)]
         if not 1 <= letters <= len(of_style):
             expected = f"1 to {len(of_style)} for style {name}"
             raise DataError("style_latents: letters", found=letters, expected=expected)
-        chosen = of_style[torch.randperm(len(of_style), generator=rng)[:letters]]
-        out.append(infer(model, dataset, chosen, seed=seed).mean(0))
-    return torch.stack(out)
+        chosen.append(of_style[torch.randperm(len(of_style), generator=rng)[:letters]])
+    z = infer(model, dataset, torch.cat(chosen), seed=seed)
+    return z.unflatten(0, (len(chosen), letters)).mean(1)
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
