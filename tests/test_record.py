@@ -392,3 +392,11 @@ def test_a_stopwatch_takes_curves_from_a_table():
     options = {"seed": 1, "parameters": {}, "metrics": {"T1": 50.0}, "selection": "none"}
     found = Stopwatch().record("e", "toy", "ABP", command="x", curves=table, **options)
     assert found.to_json()["curves"] == {"epoch": [1, 2], "T1": [40.1235, 50.0]}
+
+
+def test_the_interval_of_a_mean_is_scipys():
+    values = pd.Series([1.0, 2.5, 2.0, 4.0])
+    found = record.mean_interval(values, 0.9)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert found["mean"] == pytest.approx(values.mean())

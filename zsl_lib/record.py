@@ -262,6 +262,13 @@ def mean_sd(values: pd.Series, digits: int = 1) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
+def mean_interval(values: pd.Series, level: float = 0.95) -> dict[str, float]:
+    """mean, low and high: Student's two-sided confidence interval of the mean of two values or more."""
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    mean = values.mean()
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
 def paired_differences(
     records: pd.DataFrame, metric: str, *, of: str, baseline: str, level: float = 0.95
 ) -> pd.DataFrame:
@@ -293,9 +300,7 @@ def paired_differences(
         gaps = (wide[name] - wide[baseline]).dropna()
         if len(gaps) < 2:
             raise DataError(f"paired_differences: {name}", found=f"{len(gaps)} pairs", expected="2 or more")
-        half = stats.t.ppf((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
-        mean = gaps.mean()
-        rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "pairs": len(gaps)}
+        rows[name] = mean_interval(gaps, level) | {"pairs": len(gaps)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(of)
 
 
