@@ -24,12 +24,11 @@ from zsl_lib.learn.learner import FeatureLearner
 from zsl_lib.learn.methods import METHODS, learner
 from zsl_lib.metrics import evaluate
 
-SIGMAS = [{"sigma": 0.3}, {"sigma": 0.2}, {"sigma": 0.1}]
 RATES = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}]
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "abp": [{"sigma": 0.3}, {"sigma": 0.2}, {"sigma": 0.1, "step_size": 0.1}],
-    "cvae": SIGMAS,
-    "vzsl": SIGMAS,
+    "cvae": [{"sigma": 0.3}, {"sigma": 0.2}, {"sigma": 0.1}],
+    "vzsl": [{"margin": 1.0}, {"margin": 0.1}, {"margin": 0.0}],
     "fgzsl": RATES,
     "gazsl": RATES,
     "mcgzsl": RATES,
