@@ -33,8 +33,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "gazsl": [{"lr": 1e-4}, {"lr": 3e-4, "batch_size": 64}, {"lr": 1e-3, "batch_size": 64}],
     "mcgzsl": RATES,
 }
-"""Three settings a method, the first of them published: the same effort for each. GAZSL's batches of 1,024 make
-few steps of so few images."""
+"""Three settings a method, the first published: the same effort for each. GAZSL's published batches of 1,024
+make few steps of so few images."""
 
 LOOKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30, 40, 50)
 """Epochs after which validation is looked at."""
