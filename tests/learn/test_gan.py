@@ -199,9 +199,9 @@ def test_the_critics_distance_approaches_that_of_two_gaussians():
     """W₁(N(0, I), N(m, I)) = ‖m‖. Fresh samples each step, so nothing is fitted but the two laws."""
     m = torch.tensor([1.2, -0.9])  # ‖m‖ = 1.5
     critic = Critic(2, 0, 64, generator=rng())
-    adam = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.5, 0.999))
+    adam = torch.optim.Adam(critic.parameters(), lr=5e-3, betas=(0.5, 0.999))
     g, found = rng(1), []
-    for _ in range(700):
+    for _ in range(400):
         x, fake = torch.randn(2, 256, 2, generator=g)
         batch = Batch(x + m, x.new_empty(256, 0), torch.zeros(256, dtype=torch.long))
         terms = critic_terms(critic, batch, fake, torch.rand(256, 1, generator=g))
@@ -209,8 +209,8 @@ def test_the_critics_distance_approaches_that_of_two_gaussians():
         (10 * terms["penalty"] - terms["distance"]).backward()
         adam.step()
         found.append(float(terms["distance"].detach()))
-    # the penalty is soft: the best slope is a little above 1, so the estimate is too
-    assert np.mean(found[-200:]) == pytest.approx(1.5, rel=0.1)
+    # the penalty is soft: a slope s gains s W − λ (s − 1)², at best with s = 1 + W / 2λ
+    assert np.mean(found[-200:]) == pytest.approx(1.5 * (1 + 1.5 / 20), rel=0.05)
     assert np.mean(found[:5]) < 0.3
 
 
