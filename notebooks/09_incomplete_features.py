@@ -80,7 +80,7 @@ plots.style()
 # entries of $x$ are independent normals, so the density is a product, and integrating a factor gives 1:
 #
 # $$
-# p_\theta(x_{\text{obs}}\mid c, z) = \int \prod_{k} \mathcal N(x_k; g_k, \sigma^2)\, dx_{\text{mis}}
+# p_\theta(x_{\text{obs}}\mid c, z) = \int \prod_{k} \mathcal N(x_k; g_k, \sigma^2)\, dx_{\text{hid}}
 # = \prod_{k:\,M_k = 1} \mathcal N(x_k; g_k, \sigma^2).
 # $$ (eq-mask-marginal)
 #
@@ -220,7 +220,7 @@ print("all hidden, the prior:", abs(spread["chains"].iloc[-1] - 1) < 0.1)
 # law of the mask. The likelihood of all that we see, $x_{\text{obs}}$ and $M$, is
 #
 # $$
-# p(x_{\text{obs}}, M\mid c) = \int p_\theta(x\mid c)\, p(M\mid x, c)\, dx_{\text{mis}}.
+# p(x_{\text{obs}}, M\mid c) = \int p_\theta(x\mid c)\, p(M\mid x, c)\, dx_{\text{hid}}.
 # $$ (eq-mask-mechanism)
 #
 # If $p(M\mid x, c)$ depends on what is observed only, it leaves the integral as a factor without $\theta$, and the
@@ -382,7 +382,7 @@ print("the mask beats 0 and the mean:", bool(found.iloc[1] > found.iloc[2:4].max
 # ## What was behind the mask?
 #
 # A model that knows what goes together can say what is missing:
-# $\mathbb E[x_{\text{mis}}\mid x_{\text{obs}}, c] = \mathbb E\,g_\theta(c, z)_{\text{mis}}$, $z$ from the posterior. Average over a few more visits of the chains:
+# $\mathbb E[x_{\text{hid}}\mid x_{\text{obs}}, c] = \mathbb E\,g_\theta(c, z)_{\text{hid}}$, $z$ from the posterior. Average over a few more visits of the chains:
 
 # %%
 @torch.no_grad()
@@ -660,9 +660,9 @@ for name, norm in {"zero-filled": made.norm(dim=1), "over observed": (m @ made.T
 #
 # ```{solution} ex-mask-correlated
 # :class: dropdown
-# No. The marginal of $x_{\text{obs}}$ has the block $\Sigma_{oo}$, so it needs $(\Sigma_{oo})^{-1}$. Setting $r_{\text{mis}} = 0$ in
+# No. The marginal of $x_{\text{obs}}$ has the block $\Sigma_{oo}$, so it needs $(\Sigma_{oo})^{-1}$. Setting $r_{\text{hid}} = 0$ in
 # the full quadratic form uses the block $(\Sigma^{-1})_{oo}$ instead, which is the inverse of
-# $\Sigma_{oo} - \Sigma_{om}\Sigma_{mm}^{-1}\Sigma_{mo}$: the density of $r_{\text{obs}}$ *given* $r_{\text{mis}} = 0$. It claims to know what was
+# $\Sigma_{oo} - \Sigma_{om}\Sigma_{mm}^{-1}\Sigma_{mo}$: the density of $r_{\text{obs}}$ *given* $r_{\text{hid}} = 0$. It claims to know what was
 # hidden, and is too narrow. The two agree if and only if $\Sigma_{om} = 0$.
 # ```
 #
