@@ -709,7 +709,7 @@ print("ABP and the CVAE are within 10 points:", bool(abs(early["ABP"] - early["C
 # It is not the critic alone that makes it slow: with one more term, in {ref}`ex-gan-pivot`, it is up as soon as the others.
 #
 # That ABP converges fastest is not seen: it and the CVAE, which has the same generator, the same $z$ and the same
-# likelihood, rise together, and per second the VAE is ahead. Curves at the full budget are among the [results](90_results).
+# likelihood, rise together, and per second the VAE is ahead. Curves of more epochs, on validation classes of birds too, are on [the page of claims](92_paper1_claims).
 #
 # ## Differences
 #

@@ -662,7 +662,7 @@ plots.table(table.rename_axis(None))
 #
 # From the paper:
 # 1. The paper has no generator of pixels. Its algorithm is used as it is; the network is this book's, with two hidden layers, a sigmoid, and the warp.
-# 2. On pixels there are 4 Langevin steps a visit of a third of $\sigma$, and a learning rate of 0.002; $d = 20$ and $\sigma = 0.3$. Settings were compared on validation classes and typefaces only.
+# 2. On pixels there are 4 Langevin steps a visit of a third of $\sigma$, and a learning rate of 0.002; $d = 20$ and $\sigma = 0.3$. The network, $\sigma$ and the rates were compared on validation classes and typefaces; $d$ and the numbers of steps and epochs were settled while looking at drawings of unseen classes, so the numbers on pixels are no benchmark.
 # 3. Weights of the drawing start larger than $\mathcal N(0, 0.02^2)$, in proportion to the width of their layer, so that two hidden layers learn within a few epochs.
 # 4. Synthetic examples are $g_\theta(c, z)$ without $\varepsilon$ unless a table says so.
 #
