@@ -565,7 +565,10 @@ for name, of_data in part.groupby("dataset", sort=False):
 
 # %% [markdown]
 # Blocks hide independently of the values too, and cost the mask no more than a coin does. Zeros lose more. What hides by value is
-# another matter: the experiment above shows the bias that {eq}`eq-mask-mechanism` predicts, and no mask removes it.
+# another matter: the experiment above shows the bias that {eq}`eq-mask-mechanism` predicts, and no mask removes it. Where *large*
+# values are hidden, the mask loses some points, any mean loses a third or more of its T1, and zeros lose all of it: large values are what tells a class. Where
+# *small* values are hidden, the mask loses nothing, in ABP or in the VAE, and means lose much. So a mask that is wrong in theory
+# is still the best of what is here.
 #
 # ## Differences
 #
