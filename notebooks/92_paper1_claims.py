@@ -33,6 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Markdown
 
 from zsl_lib import paper, plots, record
 from zsl_lib.files import project_root
@@ -91,7 +92,7 @@ claims = []
 
 
 def claim(where, says, measured, holds, command):
-    claims.append({"where": where, "the paper's claim": says, "here": measured, "holds": holds, "command": command})
+    claims.append({"where": where, "claim": says, "here": measured, "holds": holds, "command": command})
 
 
 # %% [markdown]
@@ -148,7 +149,7 @@ for ax, name in zip(axes.flat, datasets, strict=True):
     ax.set(title=name, xlabel="ABP minus other (points)", yticks=range(len(gaps)))
     ax.set_yticklabels([TITLES[m] for m in gaps["method"]])
     ax.set_ylim(len(gaps) - 0.5, -0.5)
-axes[0, 0].legend(loc="lower left", fontsize=8)
+fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -378,11 +379,17 @@ claim("§4.2", "a VAE can hardly handle incomplete features (ABP above one with 
 
 # %% [markdown]
 # ## The verdicts
+#
+# Each claim, what was measured (differences in points of per cent, with their interval), and the command whose records say so.
 
 # %% tags=["hide-input"]
-claim("§5.4, Fig. 2", "ahead on ImageNet-21K in most cases", "no features of ImageNet-21K here", "not testable here", "–")
+claim("§5.4, Fig. 2", "ahead on ImageNet-21K in most cases", "no features of ImageNet-21K", "not testable here", "none")
 verdicts = pd.DataFrame(claims)
-plots.table(verdicts, index=False)
+lines = [
+    f"- **{v['holds'].capitalize()}.** {v['where']}: *{v['claim']}.* Here: {v['here']}. `{v['command']}`"
+    for v in claims
+]
+Markdown("\n".join(lines))
 
 # %%
 # NBVAL_CHECK_OUTPUT

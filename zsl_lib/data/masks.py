@@ -42,7 +42,7 @@ def blocks(
     """
     part = _parts(features, parts)
     count = int(part.max()) + 1
-    rates = torch.as_tensor(ratio, dtype=torch.float32)
+    rates = torch.as_tensor(ratio, dtype=torch.float64)
     for rate in rates.flatten().tolist():
         _check("blocks", features, rate)
     if rates.ndim and rates.shape != (count,):
