@@ -374,8 +374,8 @@ def against(rival):
 
 HOLES = "python results/incomplete.py"
 claim("§5.6, Table 4", "at 90 % hidden, ABP with the mask is far above a GAN without", *against("gan_zero"), HOLES)
-claim("§4.2", "a GAN can hardly handle incomplete features (ABP above one that sees only what is observed)", *against("gan_masked"), HOLES)
-claim("§4.2", "a VAE can hardly handle incomplete features (ABP above one with the mask)", *against("vae_masked"), HOLES)
+claim("§4.2", "a GAN copes worse with holes than ABP (also one that sees only what is observed)", *against("gan_masked"), HOLES)
+claim("§4.2", "a VAE copes worse with holes than ABP (also one with the mask)", *against("vae_masked"), HOLES)
 
 # %% [markdown]
 # ## The verdicts
@@ -393,4 +393,5 @@ Markdown("\n".join(lines))
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print(verdicts["holds"].value_counts().reindex(["yes", "partly", "no", "not testable here"], fill_value=0).to_string())
+answers = ["yes", "partly", "no", "not testable here"]
+print(verdicts["holds"].value_counts().reindex(answers, fill_value=0).to_string())
