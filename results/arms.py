@@ -11,7 +11,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from common import run_all
 
 from zsl_lib import density, record
 from zsl_lib.classify import SyntheticRecogniser
@@ -100,8 +100,7 @@ def command(name: str, seed: int, given: dict[str, object], dataset: str) -> str
 def main() -> None:
     options = parse()
     jobs = [(name, seed) for seed in options.seeds for name in options.arms]
-    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
-        print(line, flush=True)
+    run_all(run, jobs, options)
 
 
 if __name__ == "__main__":

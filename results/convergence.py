@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from joblib import Parallel, delayed
+from common import arguments, name_in_records, parser, run_all, shared
 
 from zsl_lib import record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load
-from zsl_lib.files import project_root
 from zsl_lib.learn.learner import FeatureLearner
-from zsl_lib.learn.methods import METHODS, learner
+from zsl_lib.learn.methods import learner
 from zsl_lib.metrics import evaluate
 
 RATES = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}]
@@ -38,28 +36,6 @@ make few steps of so few images."""
 
 LOOKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30, 40, 50)
 """Epochs after which validation is looked at."""
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that the experiments on generative methods share."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("dataset")
-    made.add_argument("--semantics", default="att")
-    made.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
-    made.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    made.add_argument("--hidden", type=int, default=4096, help="width of every hidden layer")
-    made.add_argument("--precision", default="float32", help="of matrix products: float32 or bfloat16")
-    made.add_argument("--device", default="auto")
-    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    made.add_argument("--results-dir", type=Path, default=project_root() / "results")
-    return made
-
-
-def shared(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of every method that has them."""
-    widths = dict.fromkeys(("hidden", "encoder_hidden", "critic_hidden"), options.hidden)
-    return widths | {"precision": options.precision}
 
 
 def label(method: str, setting: dict[str, Any]) -> str:
@@ -84,7 +60,7 @@ def follow(model: FeatureLearner, data: ZSLDataset, epochs: int, samples: int) -
 
 def run(method: str, setting: dict[str, Any], seed: int, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root, semantics=options.semantics)
-    name = raw.name if options.semantics == "att" else f"{raw.name}+{options.semantics}"
+    name = name_in_records(raw, options)
     target = options.results_dir / "convergence" / record.filename(name, label(method, setting), seed)
     if target.exists():
         return f"{target.name}: there already"
@@ -118,21 +94,13 @@ def score(curve: pd.DataFrame) -> pd.Series:
     return (curve["T1"] + curve["H"]) / 2
 
 
-def arguments(options: argparse.Namespace, method: str, seed: int) -> str:
-    """What to type for one method and seed."""
-    semantics = "" if options.semantics == "att" else f"--semantics {options.semantics} "
-    width = f"--hidden {options.hidden} --precision {options.precision} --samples {options.samples}"
-    return f"{options.dataset} {semantics}--methods {method} --seeds {seed} {width}"
-
-
 def main() -> None:
     made = parser(__doc__.splitlines()[0])
     made.add_argument("--epochs", type=int, default=20)
     made.add_argument("--samples", type=int, default=100, help="synthetic features a class")
     options = made.parse_args()
     jobs = [(m, setting, seed) for seed in options.seeds for m in options.methods for setting in GRIDS[m]]
-    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
-        print(line, flush=True)
+    run_all(run, jobs, options)
 
 
 if __name__ == "__main__":

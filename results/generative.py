@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from convergence import GRIDS, arguments, label, parser, score, shared
-from joblib import Parallel, delayed
+from common import arguments, name_in_records, parser, run_all, shared
+from convergence import GRIDS, label, score
 
 from zsl_lib import record
 from zsl_lib.classify import FeatureModel, SoftmaxClassifier, SyntheticRecogniser, knn
@@ -70,7 +70,7 @@ def fig4(model: FeatureModel, data: ZSLDataset, seed: int) -> pd.DataFrame:
 def run(method: str, seed: int, options: argparse.Namespace) -> str:
     warnings.filterwarnings("ignore", "The number of unique classes")  # scikit-learn, at one feature a class
     raw = load(options.dataset, options.root, semantics=options.semantics)
-    name = raw.name if options.semantics == "att" else f"{raw.name}+{options.semantics}"
+    name = name_in_records(raw, options)
     kind = method if options.settings == "tuned" else f"{method}_published"
     target = options.results_dir / "generative" / record.filename(name, kind, seed)
     if target.exists():
@@ -119,8 +119,7 @@ def main() -> None:
     made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
     options = made.parse_args()
     jobs = [(method, seed) for seed in options.seeds for method in options.methods]
-    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
-        print(line, flush=True)
+    run_all(run, jobs, options)
 
 
 if __name__ == "__main__":

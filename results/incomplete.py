@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from common import run_all
 from torch import Tensor
 
 from zsl_lib import impute, record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load, masks
 from zsl_lib.files import project_root
-from zsl_lib.learn import ABP, CVAE, ABPConfig, CVAEConfig
+from zsl_lib.learn import ABP, CVAE, ABPConfig
 from zsl_lib.learn.gan import gan_config
 from zsl_lib.learn.learner import FeatureLearner
 from zsl_lib.learn.masked import MaskedGAN
+from zsl_lib.learn.methods import learner
 from zsl_lib.metrics import per_class_accuracy, predict
 
 METHODS = [f"abp_{how}" for how in ("masked", *impute.METHODS)]
@@ -66,16 +67,13 @@ def incomplete(raw: ZSLDataset, ratio: float, seed: int, options: argparse.Names
     return masks.hide(raw, masks.draw(options.kind, raw.features[rows], ratio, rng), rows)
 
 
-def learner(name: str, seed: int, options: argparse.Namespace) -> FeatureLearner:
-    shared = {"hidden": options.hidden, "epochs": options.epochs}
+def make(name: str, seed: int, options: argparse.Namespace) -> FeatureLearner:
+    given = {"hidden": options.hidden, "epochs": options.epochs}
     if name == "gan":
-        config = gan_config("fgzsl", **shared, **GAN, critic_hidden=options.hidden)
+        config = gan_config("fgzsl", **given, **GAN, critic_hidden=options.hidden)
         return MaskedGAN(config, seed=seed, device=options.device)
-    shared["sigma"] = options.sigma
-    if name == "abp":
-        settings = ABPConfig(**shared, precision=options.precision)
-        return ABP(settings, seed=seed, device=options.device)
-    return CVAE(CVAEConfig(**shared, encoder_hidden=options.hidden), seed=seed, device=options.device)
+    given |= {"encoder_hidden": options.hidden, "sigma": options.sigma, "precision": options.precision}
+    return learner({"abp": "abp", "vae": "cvae"}[name], given, seed=seed, device=options.device)
 
 
 @torch.no_grad()
@@ -100,8 +98,7 @@ def recognition(model: FeatureLearner, dataset: ZSLDataset, samples: int, seed: 
     return per_class_accuracy(y, predict(recogniser, x, dataset.semantics, dataset.unseen))
 
 
-def run(job: Job, options: argparse.Namespace) -> str:
-    name, ratio, seed = job
+def run(name: str, ratio: float, seed: int, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root)
     kind = "complete" if ratio == 0 else options.kind + ("_everywhere" if options.everywhere else "")
     method = f"{name.split('_')[0]}_complete" if ratio == 0 else f"{name}_{kind}_{ratio:g}"
@@ -113,7 +110,7 @@ def run(job: Job, options: argparse.Namespace) -> str:
     masked = hidden.scaled()
     dataset = masked if how == "masked" else impute.fill(masked, how)
     imputing = watch.seconds()
-    model = learner(kind_of_model, seed, options).fit(dataset, progress=False)
+    model = make(kind_of_model, seed, options).fit(dataset, progress=False)
     training = watch.seconds() - imputing
     metrics = {"T1": recognition(model, dataset, options.samples, seed)}
     metrics |= errors(raw, hidden, completed(model, dataset)) if ratio else {"missing": 0.0}
@@ -129,7 +126,7 @@ def run(job: Job, options: argparse.Namespace) -> str:
         metrics=metrics,
         selection="none",
         device=model.device,
-        command=command(job, given, options),
+        command=command((name, ratio, seed), given, options),
     ).write(options.results_dir)
     return f"{written.name}: T1 {metrics['T1']:.1f}, {watch.seconds():.0f} s"
 
@@ -168,9 +165,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 
 def main() -> None:
     options = parse()
-    runs = Parallel(options.jobs, return_as="generator")(delayed(run)(job, options) for job in jobs(options))
-    for line in runs:
-        print(line, flush=True)
+    run_all(run, jobs(options), options)
 
 
 if __name__ == "__main__":

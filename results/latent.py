@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
+from common import run_all
 
 from zsl_lib import density, latent, record
 from zsl_lib.data import ZSLDataset, load
@@ -122,8 +122,7 @@ def main() -> None:
     options = parse()
     models = [m for m in options.models if options.dataset == "hangul" or not m.startswith("pixels")]
     jobs = [(name, seed) for seed in options.seeds for name in models]
-    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
-        print(line, flush=True)
+    run_all(run, jobs, options)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import argparse
 from dataclasses import asdict
 
 import torch
-from convergence import arguments, parser, shared
+from common import arguments, name_in_records, parser, run_all, shared
 from generative import chosen
-from joblib import Parallel, delayed
 
 from zsl_lib import record
 from zsl_lib.classify import SyntheticRecogniser
@@ -24,7 +23,7 @@ from zsl_lib.metrics import evaluate
 
 def run(method: str, count: int, seed: int, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root, semantics=options.semantics)
-    name = raw.name if options.semantics == "att" else f"{raw.name}+{options.semantics}"
+    name = name_in_records(raw, options)
     target = options.results_dir / "seen_classes" / record.filename(name, f"{method}_{count}", seed)
     if target.exists():
         return f"{target.name}: there already"
@@ -58,8 +57,7 @@ def main() -> None:
     made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
     options = made.parse_args()
     jobs = [(m, count, seed) for seed in options.seeds for m in options.methods for count in options.counts]
-    for line in Parallel(options.jobs, return_as="generator")(delayed(run)(*job, options) for job in jobs):
-        print(line, flush=True)
+    run_all(run, jobs, options)
 
 
 if __name__ == "__main__":

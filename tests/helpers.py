@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zsl_lib.data import ZSLDataset
+from zsl_lib.data.toy import LinearGaussian
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -49,3 +50,14 @@ def small_dataset(
         test_unseen=(~is_seen[labels]).nonzero().flatten(),
         mask=mask,
     )
+
+
+class World(nn.Module):
+    """The true generator of a linear-Gaussian world."""
+
+    def __init__(self, world: LinearGaussian) -> None:
+        super().__init__()
+        self.world, self.unused = world, nn.Parameter(torch.zeros(1))
+
+    def forward(self, c: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.world.mean(c) + z @ self.world.W.T + 0 * self.unused

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import rng
-from torch import nn
+from helpers import World, rng
 
 from zsl_lib import density
 from zsl_lib.data.toy import LinearGaussian, linear_gaussian
 from zsl_lib.errors import DataError
 from zsl_lib.learn import ABP, ABPConfig
-
-
-class World(nn.Module):
-    """The true generator of a linear-Gaussian world."""
-
-    def __init__(self, world: LinearGaussian) -> None:
-        super().__init__()
-        self.world, self.unused = world, nn.Parameter(torch.zeros(1))
-
-    def forward(self, c: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return self.world.mean(c) + z @ self.world.W.T + 0 * self.unused
 
 
 @pytest.fixture(scope="module")

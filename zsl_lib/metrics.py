@@ -65,7 +65,7 @@ def evaluate(recogniser: Recogniser, dataset: ZSLDataset) -> Accuracies:
     T1: ``test_unseen`` among the unseen classes. AU and AS: ``test_unseen`` and ``test_seen`` among all
     classes that are seen or unseen (Xian et al.'s protocol).
     """
-    everything = torch.cat([dataset.seen, dataset.unseen]).sort().values
+    everything = dataset.candidates
     unseen_x, unseen_y = dataset.x(dataset.test_unseen), dataset.labels[dataset.test_unseen]
     seen_x, seen_y = dataset.x(dataset.test_seen), dataset.labels[dataset.test_seen]
     t1 = per_class_accuracy(unseen_y, predict(recogniser, unseen_x, dataset.semantics, dataset.unseen))
@@ -88,7 +88,7 @@ def h_by_epoch(recogniser: SyntheticRecogniser, dataset: ZSLDataset) -> list[flo
     if not isinstance(recogniser.gzsl, SoftmaxClassifier):
         kind = type(recogniser.gzsl).__name__
         raise DataError("h_by_epoch: gzsl", found=kind, expected="a SoftmaxClassifier")
-    everything = torch.cat([dataset.seen, dataset.unseen]).sort().values
+    everything = dataset.candidates
     features, labels = recogniser.training_set(dataset.semantics[everything])
     tests = [(dataset.x(i).numpy(), dataset.labels[i]) for i in (dataset.test_unseen, dataset.test_seen)]
     found = []

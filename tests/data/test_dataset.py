@@ -296,6 +296,11 @@ def test_scaling_brings_semantics_of_unequal_length_to_length_one():
     assert zero.scaled().semantics.isfinite().all()
 
 
+def test_candidates_are_the_seen_and_the_unseen_classes_in_order():
+    data = small_dataset()
+    assert data.candidates.tolist() == sorted({*data.seen.tolist(), *data.unseen.tolist()})
+
+
 # --- fewer seen classes ----------------------------------------------------------------------------------
 
 

@@ -95,6 +95,11 @@ class ZSLDataset:
         """Unseen classes, int64, ascending: those of ``test_unseen``."""
         return self.labels[self.test_unseen].unique()
 
+    @property
+    def candidates(self) -> Tensor:
+        """Classes of the generalised task, int64, ascending: seen and unseen ones."""
+        return torch.cat([self.seen, self.unseen]).sort().values
+
     def x(self, index: Tensor) -> Tensor:
         """Features ``[n, D]`` of the examples at ``index`` (the images if there are no features).
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zsl_lib.errors import DataError
 from zsl_lib.learn import engine
 from zsl_lib.learn.langevin import langevin
-from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training, check_range
 from zsl_lib.models.generator import Generator, conditioned, log_joint
 
 
@@ -76,18 +76,9 @@ class ABP(FeatureLearner):
     >>> model.sample(dataset.semantics[dataset.unseen], n=300)     # doctest: +SKIP
     """
 
+    Config = ABPConfig
     config: ABPConfig
     z: Tensor
-
-    def __init__(
-        self,
-        config: ABPConfig | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        network: Network | None = None,
-    ) -> None:
-        super().__init__(config or ABPConfig(), seed=seed, device=device, network=network)
 
     def infer(
         self,

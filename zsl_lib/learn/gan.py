@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsl_lib.errors import DataError
-from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training, check_range
 from zsl_lib.models.critic import Critic, penalty
 from zsl_lib.models.generator import Generator, linear
 
@@ -211,18 +211,12 @@ class FeatureGAN(FeatureLearner):
     >>> model = FeatureGAN(gan_config("fgzsl", epochs=5), seed=0).fit(dataset)      # doctest: +SKIP
     """
 
+    Config = GANConfig
     config: GANConfig
 
-    def __init__(
-        self,
-        config: GANConfig | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        network: Network | None = None,
-    ) -> None:
-        self._given = config or GANConfig()
-        super().__init__(self._given, seed=seed, device=device, network=network)
+    def __init__(self, config: GANConfig | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
+        self._given = self.config  # fit() sets latent_dim by the data, each time anew
 
     def learn_critic(self, batch: Batch, fake: Tensor) -> Terms:
         """One Adam step of the critic against features ``fake``. Returns its terms."""
@@ -290,8 +284,11 @@ class FeatureGAN(FeatureLearner):
 
     def _batch(self, data: Training) -> Batch:
         index = torch.randperm(len(data.x), generator=self._rng, device=self.device)[: self.config.batch_size]
-        x, c, _ = data.batch(index)
-        return Batch(x if data.mask is None else torch.where(data.mask[index], x, 0.0), c, self._y[index])
+        return self._take(data, index)
+
+    def _take(self, data: Training, index: Tensor) -> Batch:
+        x, c, mask = data.batch(index)
+        return Batch(x if mask is None else torch.where(mask, x, 0.0), c, self._y[index])
 
     def _start(self, data: Training) -> None:
         k = self._given

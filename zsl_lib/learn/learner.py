@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +46,29 @@ def check_range(config: object, least: float, *names: str, whole: bool = False, 
 class FeatureLearner:
     """A generator of features that is learned epoch by epoch.
 
-    A subclass gives ``config`` (a dataclass with latent_dim, sigma, batch_size, lr, betas, weight_decay and
+    A subclass gives ``Config`` (a dataclass with latent_dim, sigma, batch_size, lr, betas, weight_decay and
     epochs), :meth:`_epoch` and :meth:`_paper_network`, and what a checkpoint must hold beside network and
     Adam (:meth:`_state`, :meth:`_restore`).
 
     Parameters
     ----------
+    config: a ``Config``; its defaults if None. seed: of weights, latents and the order of examples.
+    device: ``"auto"``, ``"cpu"``, ``"cuda"``.
     network: makes another generator than the method's own, see :class:`Network`.
     """
 
+    Config: ClassVar[type]
     net: nn.Module
 
-    def __init__(self, config: Any, *, seed: int, device: str, network: Network | None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Any = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        network: Network | None = None,
+    ) -> None:
+        self.config = self.Config() if config is None else config
         self.network = network or self._paper_network
         self.seed = seed
         self.device = pick_device(device)

@@ -27,14 +27,10 @@ class MaskedGAN(FeatureGAN):
         finally:
             hook.remove()
 
-    def _batch(self, data: Training) -> Batch:
-        if data.mask is None:
-            return super()._batch(data)
-        index = torch.randperm(len(data.x), generator=self._rng, device=self.device)[: self.config.batch_size]
-        x, c, mask = data.batch(index)
-        assert mask is not None
-        self._observed = mask
-        return Batch(torch.where(mask, x, 0.0), c, self._y[index])
+    def _take(self, data: Training, index: Tensor) -> Batch:
+        self._observed = None if data.mask is None else data.mask[index]
+        return super()._take(data, index)
 
     def _cover(self, net: nn.Module, inputs: tuple[Tensor, ...], fake: Tensor) -> Tensor:
+        assert self._observed is not None  # _epoch registers this with a mask only
         return torch.where(self._observed, fake, 0.0)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from zsl_lib.errors import DataError
-from zsl_lib.learn.learner import FeatureLearner, Network, Training, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training, check_range
 from zsl_lib.models.encoder import Autoencoder, ClassAutoencoder
 from zsl_lib.models.generator import log_likelihood
 
@@ -142,17 +142,9 @@ class CVAE(FeatureLearner):
     history: one dict an epoch, see :meth:`_epoch`.
     """
 
+    Config = CVAEConfig
+    architecture: ClassVar[type[Autoencoder]] = Autoencoder
     config: CVAEConfig
-
-    def __init__(
-        self,
-        config: CVAEConfig | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        network: Network | None = None,
-    ) -> None:
-        super().__init__(config or CVAEConfig(), seed=seed, device=device, network=network)
 
     def learn_bound(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """An Adam step on θ and φ. Returns the bound and KL(q ‖ p(z)) before it, ``[n]`` each."""
@@ -196,7 +188,7 @@ class CVAE(FeatureLearner):
         self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
     ) -> nn.Module:
         widths = self.config.hidden, self.config.encoder_hidden
-        return Autoencoder(semantic_dim, latent_dim, feature_dim, *widths, generator=rng)
+        return self.architecture(semantic_dim, latent_dim, feature_dim, *widths, generator=rng)
 
 
 def kl_to_classes(posterior: tuple[Tensor, Tensor], priors: tuple[Tensor, Tensor]) -> Tensor:
@@ -232,17 +224,9 @@ class VZSL(CVAE):
     a generator that see c too, which is what is learned here.
     """
 
+    Config = VZSLConfig
+    architecture = ClassAutoencoder
     config: VZSLConfig
-
-    def __init__(
-        self,
-        config: VZSLConfig | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        network: Network | None = None,
-    ) -> None:
-        super().__init__(config or VZSLConfig(), seed=seed, device=device, network=network)
 
     def _objective(self, found: Bounds) -> Tensor:
         priors = cast(Variational, self.net).prior(self._seen)
@@ -252,9 +236,3 @@ class VZSL(CVAE):
     def _begin(self, data: Training, rng: torch.Generator) -> None:
         super()._begin(data, rng)
         self._seen = data.semantics[data.labels.unique()]
-
-    def _paper_network(
-        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
-    ) -> nn.Module:
-        widths = self.config.hidden, self.config.encoder_hidden
-        return ClassAutoencoder(semantic_dim, latent_dim, feature_dim, *widths, generator=rng)

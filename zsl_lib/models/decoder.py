@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsl_lib.errors import DataError
-from zsl_lib.models.generator import SLOPE
+from zsl_lib.models.generator import SLOPE, linear
 
 POSE = ("rotation", "shear", "size", "shift_x", "shift_y")
 """What the first five latents of a :class:`LetterGenerator` do, in this order."""
@@ -48,10 +48,10 @@ class LetterGenerator(nn.Module):
         self.side = math.isqrt(pixels)
         if self.side**2 != pixels:
             raise DataError("LetterGenerator: pixels", found=pixels, expected="a square number")
-        self.from_c = _layer(semantic_dim, hidden // 2, 0.3, generator)
-        self.from_z = _layer(latent_dim - len(POSE), hidden // 2, 0.3, generator)
-        self.joined = _layer(hidden // 2, hidden, (hidden // 2) ** -0.5, generator)
-        self.ink = _layer(hidden, pixels, hidden**-0.5, generator)
+        self.from_c = linear(semantic_dim, hidden // 2, generator, 0.3)
+        self.from_z = linear(latent_dim - len(POSE), hidden // 2, generator, 0.3)
+        self.joined = linear(hidden // 2, hidden, generator, (hidden // 2) ** -0.5)
+        self.ink = linear(hidden, pixels, generator, hidden**-0.5)
         self.amount = nn.Parameter(torch.tensor(START))
 
     def forward(self, c: Tensor, z: Tensor) -> Tensor:
@@ -86,11 +86,3 @@ def warp(images: Tensor, pose: Tensor) -> Tensor:
     n, height, width = images.shape
     grid = F.affine_grid(torch.stack(rows, 1), [n, 1, height, width], align_corners=False)
     return F.grid_sample(images[:, None], grid, align_corners=False).flatten(1)
-
-
-def _layer(inputs: int, outputs: int, scale: float, generator: torch.Generator | None) -> nn.Linear:
-    """Weights N(0, scale²), biases 0."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    nn.init.normal_(layer.weight, std=scale, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -16,11 +16,11 @@ SLOPE = 0.2
 """Of the hidden layer's LeakyReLU."""
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """A layer that starts as the released code's: weights N(0, 0.02²), biases 0."""
+def linear(inputs: int, outputs: int, generator: torch.Generator | None, std: float = 0.02) -> nn.Linear:
+    """A layer that starts with weights N(0, std²), by default the released code's, and biases 0."""
     # skip_init: nn.Linear's own initialisation would draw from the global random state
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    nn.init.normal_(layer.weight, std=0.02, generator=generator)
+    nn.init.normal_(layer.weight, std=std, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 
