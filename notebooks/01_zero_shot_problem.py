@@ -41,7 +41,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from zsl_lib import plots, record, tuning
 from zsl_lib.classify import SoftmaxClassifier
 from zsl_lib.data import load
-from zsl_lib.embedding import ESZSL
+from zsl_lib.embedding.eszsl import ESZSL
 from zsl_lib.files import project_root
 from zsl_lib.metrics import evaluate, harmonic_mean, per_class_accuracy, predict
 

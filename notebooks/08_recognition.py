@@ -56,7 +56,7 @@ import torch
 from zsl_lib import plots, record, tuning
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn
 from zsl_lib.data import load
-from zsl_lib.embedding import ESZSL
+from zsl_lib.embedding.eszsl import ESZSL
 from zsl_lib.files import project_root
 from zsl_lib.learn.methods import METHODS, learner
 from zsl_lib.metrics import evaluate, h_by_epoch, per_class_accuracy, predict

@@ -9,7 +9,7 @@ import torch
 from helpers import small_dataset
 
 from zsl_lib import tuning
-from zsl_lib.embedding import ESZSL
+from zsl_lib.embedding.eszsl import ESZSL
 from zsl_lib.metrics import evaluate
 
 GRID = {"gamma": [0.1, 10.0], "lam": [0.1, 1.0, 10.0]}

@@ -10,7 +10,7 @@ from helpers import rng, small_dataset
 from torch import Tensor
 
 from zsl_lib.data import ZSLDataset
-from zsl_lib.embedding import ESZSL
+from zsl_lib.embedding.eszsl import ESZSL
 from zsl_lib.metrics import evaluate
 
 GAMMA, LAM = 0.7, 0.2

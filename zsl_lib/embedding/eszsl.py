@@ -11,37 +11,41 @@ O(nD² + D³ + K³), no N × N matrix.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from scipy.linalg import solve
 from torch import Tensor
 
-from zsl_lib.data.dataset import ZSLDataset
+from zsl_lib.embedding.base import CompatibilityModel
+from zsl_lib.errors import check_range
 
 
-class ESZSL:
+class ESZSL(CompatibilityModel):
     """The bilinear map V; ``scores`` are :math:`x^\\top V c`.
 
     Parameters
     ----------
-    gamma, lam: the two ridge weights, chosen on :meth:`ZSLDataset.tuning_split` from powers of ten.
+    gamma, lam: the two ridge weights, above 0. The authors chose them from powers of ten on validation.
+
+    After :meth:`fit`: ``V`` ``[D, K]``, float64.
     """
 
+    NAME, SPACE = "ESZSL", "bilinear"
+    GRID: ClassVar = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range(-3, 3)]}
     V: Tensor
 
     def __init__(self, gamma: float = 1.0, lam: float = 1.0) -> None:
         self.gamma, self.lam = gamma, lam
+        check_range(self, 0, "gamma", "lam", above=True)
 
-    def fit(self, dataset: ZSLDataset) -> ESZSL:
-        """Solve for V on ``dataset.trainval``, in float64."""
-        x = dataset.x(dataset.trainval).double().numpy()
-        s = dataset.semantics[dataset.seen].double().numpy()
-        y = 2.0 * (dataset.labels[dataset.trainval][:, None] == dataset.seen).double().numpy() - 1
-        left = solve(x.T @ x + self.gamma * np.eye(x.shape[1]), x.T @ y @ s, assume_a="pos")
-        v = solve(s.T @ s + self.lam * np.eye(s.shape[1]), left.T, assume_a="pos").T
+    def _fit(self, x: Tensor, y: Tensor, s: Tensor) -> None:
+        X, S = x.double().numpy(), s.double().numpy()
+        Y = 2.0 * (y[:, None] == torch.arange(len(s))).double().numpy() - 1
+        left = solve(X.T @ X + self.gamma * np.eye(X.shape[1]), X.T @ Y @ S, assume_a="pos")
+        v = solve(S.T @ S + self.lam * np.eye(S.shape[1]), left.T, assume_a="pos").T
         self.V = torch.from_numpy(v)
-        return self
 
-    def scores(self, x: Tensor, semantics: Tensor) -> Tensor:
-        """Compatibilities ``[N, C]`` of features ``[N, D]`` and semantics ``[C, K]``."""
-        return x.double() @ self.V @ semantics.double().T
+    def _scores(self, x: Tensor, s: Tensor) -> Tensor:
+        return x.double() @ self.V @ s.double().T

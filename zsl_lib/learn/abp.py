@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsl_lib.errors import DataError
+from zsl_lib.errors import DataError, check_range
 from zsl_lib.learn import engine
 from zsl_lib.learn.langevin import langevin
-from zsl_lib.learn.learner import FeatureLearner, Training, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training
 from zsl_lib.models.generator import Generator, conditioned, log_joint
 
 

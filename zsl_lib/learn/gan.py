@@ -39,8 +39,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsl_lib.errors import DataError
-from zsl_lib.learn.learner import FeatureLearner, Training, check_range
+from zsl_lib.errors import DataError, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training
 from zsl_lib.models.critic import Critic, penalty
 from zsl_lib.models.generator import Generator, linear
 

@@ -32,17 +32,6 @@ class Network(Protocol):
     ) -> nn.Module: ...
 
 
-def check_range(config: object, least: float, *names: str, whole: bool = False, above: bool = False) -> None:
-    """Raise DataError unless each named field is finite and at least ``least``, or above it, and whole."""
-    for name in names:
-        value = getattr(config, name)
-        kind = "a whole number" if whole else "a number"
-        fits = isinstance(value, int) if whole else math.isfinite(value)
-        if not fits or value < least or (above and value == least):
-            expected = f"{kind} above {least}" if above else f"{kind} of {least} or more"
-            raise DataError(f"{type(config).__name__}.{name}", found=value, expected=expected)
-
-
 class FeatureLearner:
     """A generator of features that is learned epoch by epoch.
 

@@ -15,8 +15,8 @@ from typing import ClassVar, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from zsl_lib.errors import DataError
-from zsl_lib.learn.learner import FeatureLearner, Training, check_range
+from zsl_lib.errors import DataError, check_range
+from zsl_lib.learn.learner import FeatureLearner, Training
 from zsl_lib.models.encoder import Autoencoder, ClassAutoencoder
 from zsl_lib.models.generator import log_likelihood
 
