@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -85,8 +86,12 @@ class CompatibilityModel(ABC):
             raise DataError(where, found="images only", expected="features [n, D]")
 
 
+@dataclass(kw_only=True, eq=False)
 class GradientModel(CompatibilityModel):
     """A compatibility model that learns by steps on mini-batches.
+
+    A method that is a ``@dataclass(kw_only=True, eq=False)`` itself adds its settings as fields, gives
+    these its own defaults and checks its own in ``__post_init__``.
 
     Parameters
     ----------
@@ -97,20 +102,17 @@ class GradientModel(CompatibilityModel):
     After :meth:`fit`: ``net`` and ``history``, the mean loss of each epoch.
     """
 
-    net: nn.Module
+    lr: float = 1e-3
+    epochs: int = 50
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    seed: int = 0
+    device: str | torch.device = "auto"
+    net: nn.Module = field(init=False, repr=False)
+    history: list[float] = field(init=False, repr=False)
 
-    def __init__(
-        self,
-        *,
-        lr: float = 1e-3,
-        epochs: int = 50,
-        batch_size: int = 64,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.lr, self.epochs, self.batch_size = lr, epochs, batch_size
-        self.weight_decay, self.seed, self.device = weight_decay, seed, pick_device(device)
+    def __post_init__(self) -> None:
+        self.device = pick_device(str(self.device))
         check_range(self, 0, "lr", above=True)
         check_range(self, 0, "weight_decay")
         check_range(self, 1, "epochs", "batch_size", whole=True)
@@ -134,7 +136,7 @@ class GradientModel(CompatibilityModel):
         rng = torch.Generator().manual_seed(self.seed)
         self.net = self._network(x, s, rng).to(self.device).train()
         x, y, s = (part.to(self.device) for part in (x, y, s))
-        optimiser, self.history = self._optimiser(self.net.parameters()), list[float]()
+        optimiser, self.history = self._optimiser(self.net.parameters()), []
         for epoch in range(self.epochs):
             total = torch.zeros((), device=self.device)
             for batch in torch.randperm(len(x), generator=rng).to(self.device).split(self.batch_size):
