@@ -21,6 +21,7 @@ from zsl_lib.data import ZSLDataset, load
 from zsl_lib.learn.learner import FeatureLearner
 from zsl_lib.learn.methods import learner
 from zsl_lib.metrics import evaluate
+from zsl_lib.tuning import score
 
 RATES = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}]
 GRIDS: dict[str, list[dict[str, Any]]] = {
@@ -87,11 +88,6 @@ def run(method: str, setting: dict[str, Any], seed: int, options: argparse.Names
     return (
         f"{written.name}: T1 {best.T1:.1f}, H {best.H:.1f} at epoch {best.epoch:.0f}, {watch.seconds():.0f} s"
     )
-
-
-def score(curve: pd.DataFrame) -> pd.Series:
-    """What settings and epochs are chosen by, on validation: the mean of T1 and H."""
-    return (curve["T1"] + curve["H"]) / 2
 
 
 def main() -> None:

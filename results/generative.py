@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from common import arguments, name_in_records, parser, run_all, shared
-from convergence import GRIDS, label, score
+from convergence import GRIDS, label
 
 from zsl_lib import record
 from zsl_lib.classify import FeatureModel, SoftmaxClassifier, SyntheticRecogniser, knn
@@ -25,6 +25,7 @@ from zsl_lib.data import ZSLDataset, load
 from zsl_lib.errors import DataError
 from zsl_lib.learn.methods import learner
 from zsl_lib.metrics import evaluate, h_by_epoch, per_class_accuracy, predict
+from zsl_lib.tuning import score
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
 """Synthetic features a class, from one on."""

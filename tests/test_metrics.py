@@ -15,7 +15,7 @@ from torch import Tensor
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn
 from zsl_lib.data import ZSLDataset
 from zsl_lib.errors import DataError
-from zsl_lib.metrics import evaluate, h_by_epoch, harmonic_mean, per_class_accuracy, predict
+from zsl_lib.metrics import evaluate, h_by_epoch, harmonic_mean, hubness, per_class_accuracy, predict
 
 
 class Table:
@@ -162,3 +162,20 @@ def test_h_by_epoch_needs_a_softmax():
     recogniser = SyntheticRecogniser(Means(), gzsl=knn()).remember(small_dataset())
     with pytest.raises(DataError, match="gzsl: found KNeighborsClassifier, expected a SoftmaxClassifier"):
         h_by_epoch(recogniser, small_dataset())
+
+
+def test_hubness_is_the_skewness_of_how_often_classes_are_named():
+    everyone = torch.eye(4).repeat(3, 1)
+    assert hubness(everyone) == 0.0
+    hub = torch.zeros(12, 4)
+    hub[:, 2] = 1.0
+    counts = torch.tensor([0.0, 0.0, 12.0, 0.0])
+    gap = counts - counts.mean()
+    assert hubness(hub) == pytest.approx(float((gap**3).mean() / (gap**2).mean() ** 1.5))
+    assert hubness(hub, k=4) == 0.0
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_hubness_of_more_neighbours_than_classes_is_an_error(k):
+    with pytest.raises(DataError, match=f"hubness: k: found {k}, expected 1 to 4"):
+        hubness(torch.eye(4), k)

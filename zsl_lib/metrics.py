@@ -1,4 +1,4 @@
-"""The benchmark's metrics, all in per cent: T1, AU, AS and H."""
+"""The benchmark's metrics, all in per cent: T1, AU, AS and H; and hubness, which explains some of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from scipy.stats import skew
 from sklearn.base import clone
 from torch import Tensor
 
@@ -101,3 +102,19 @@ def h_by_epoch(recogniser: SyntheticRecogniser, dataset: ZSLDataset) -> list[flo
     watched = clone(recogniser.gzsl).set_params(after_epoch=look)
     watched.fit(features.numpy(), labels.numpy())
     return found
+
+
+def hubness(scores: Tensor, k: int = 1) -> float:
+    """Skewness of how often each class is among the k best of an image (Radovanović et al., JMLR 2010).
+
+    scores: ``[N, C]``. A few classes that are everybody's neighbours (hubs) make it large; 0 if all classes
+    are named alike often.
+
+    Raises
+    ------
+    DataError: k is not in 1 … C.
+    """
+    if not 1 <= k <= scores.shape[1]:
+        raise DataError("hubness: k", found=k, expected=f"1 to {scores.shape[1]}, the number of classes")
+    named = torch.bincount(scores.topk(k, dim=1).indices.flatten(), minlength=scores.shape[1])
+    return float(skew(named.numpy())) if named.unique().numel() > 1 else 0.0

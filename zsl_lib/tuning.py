@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+from joblib import Parallel, delayed
 from torch import Tensor
 
 from zsl_lib.data.dataset import ZSLDataset
+from zsl_lib.errors import DataError
 from zsl_lib.metrics import evaluate
+
+METRICS = ["T1", "AU", "AS", "H"]
 
 
 class Learner(Protocol):
@@ -22,22 +29,91 @@ class Learner(Protocol):
 
 
 def search(
-    make: Callable[..., Learner], grid: Mapping[str, Sequence[Any]], dataset: ZSLDataset, metric: str = "T1"
+    make: Callable[..., Learner],
+    grid: Mapping[str, Sequence[Any]],
+    dataset: ZSLDataset,
+    metric: str = "T1",
+    *,
+    jobs: int = 1,
+    log: Path | None = None,
 ) -> pd.DataFrame:
     """Fit ``make(**setting)`` for every setting of the grid on ``dataset.tuning_split().scaled()``.
 
     The scaling is the tuning split's own, so validation images have no part in it, whether or not
     ``dataset`` was scaled before.
 
+    Parameters
+    ----------
+    metric: T1, AU, AS, H, or ``"score"``, the mean of T1 and H.
+    jobs: settings at a time, in processes of their own.
+    log: a file that takes a line of JSON a setting, as soon as it is done; what it holds is not done again.
+
     Returns
     -------
-    One row a setting, best first by ``metric`` (T1, AU, AS or H, in per cent; ties keep the grid's order).
+    One row a setting, best first by ``metric`` (in per cent; ties keep the grid's order). A setting that
+    diverges (ArithmeticError) has NaN for its accuracies and comes last.
+
+    Raises
+    ------
+    DataError: another metric; the log holds something else than settings of this grid.
     """
+    if metric not in (*METRICS, "score"):
+        raise DataError("search: metric", found=repr(metric), expected=f"one of {', '.join(METRICS)}, score")
     tuning = dataset.tuning_split().scaled()
-    rows = []
-    for values in itertools.product(*grid.values()):
-        setting = dict(zip(grid, values, strict=True))
-        recogniser = make(**setting)
+    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    known = _read(log, settings) if log else {}
+    todo = [setting for setting in settings if _key(setting) not in known]
+    for row in Parallel(jobs, return_as="generator")(delayed(_try)(make, one, tuning) for one in todo):
+        known[_key({name: row[name] for name in grid})] = row
+        if log:
+            _append(log, row)
+    rows = pd.DataFrame([known[_key(setting)] for setting in settings])
+    rows["score"] = score(rows)
+    return rows.sort_values(metric, ascending=False, kind="stable", ignore_index=True)
+
+
+def score(rows: pd.DataFrame) -> pd.Series:
+    """What settings are chosen by where one has to serve both tasks: the mean of T1 and H."""
+    return (rows["T1"] + rows["H"]) / 2
+
+
+def _try(make: Callable[..., Learner], setting: dict[str, Any], tuning: ZSLDataset) -> dict[str, Any]:
+    recogniser = make(**setting)
+    try:
         recogniser.fit(tuning)
-        rows.append(setting | evaluate(recogniser, tuning)._asdict())
-    return pd.DataFrame(rows).sort_values(metric, ascending=False, kind="stable", ignore_index=True)
+    except ArithmeticError:
+        return setting | dict.fromkeys(METRICS, math.nan)
+    return setting | evaluate(recogniser, tuning)._asdict()
+
+
+def _key(setting: Mapping[str, Any]) -> str:
+    return json.dumps(dict(setting), sort_keys=True)
+
+
+def _append(log: Path, row: Mapping[str, Any]) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(row)) + "\n")
+
+
+def _read(log: Path, settings: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of the log by setting; a last line that was cut off by a crash is taken away from the file."""
+    if not log.exists():
+        return {}
+    text = log.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        log.write_text(whole, encoding="utf-8")
+    expected = {_key(setting) for setting in settings}
+    rows = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            key = _key({name: row[name] for name in settings[0]})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{log}, line {number}", found=line[:60], expected="a setting tried") from error
+        if key not in expected:
+            hint = "the grid has changed; remove the file to start anew"
+            raise DataError(f"{log}, line {number}", found=key, expected="a setting of the grid", hint=hint)
+        rows[key] = row
+    return rows

@@ -1,0 +1,130 @@
+"""Compatibility models on one protocol: ``python results/compatibility.py CUB100``.
+
+Each method of ``zsl_lib.embedding`` tries its grid on the tuning split and is chosen by the mean of T1 and H
+there; the log of the search is a record in ``results/compatibility_search``. Then it learns from all seen
+classes with what was chosen and is tested once: one record a method and seed in ``results/compatibility``
+(one in all for a method without randomness). What is there is not made again; a search that was interrupted
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import name_in_records, run_all
+
+from zsl_lib import record, tuning
+from zsl_lib.calibration import Calibrated, ausuc, best, seen_unseen_curve
+from zsl_lib.data import ZSLDataset, load
+from zsl_lib.embedding import available
+from zsl_lib.files import project_root
+from zsl_lib.metrics import evaluate, hubness
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset")
+    parser.add_argument("--semantics", default="att")
+    parser.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
+    parser.add_argument("--methods", nargs="+", choices=list(available()), default=list(available()))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=1, help="methods at a time")
+    parser.add_argument("--results-dir", type=Path, default=project_root() / "results")
+    return parser.parse_args()
+
+
+def is_random(method: str) -> bool:
+    return "seed" in inspect.signature(available()[method]).parameters
+
+
+def command(options: argparse.Namespace, method: str, seeds: str) -> str:
+    semantics = "" if options.semantics == "att" else f" --semantics {options.semantics}"
+    return f"python results/compatibility.py {options.dataset}{semantics} --methods {method}{seeds}"
+
+
+def choose(method: str, raw: ZSLDataset, options: argparse.Namespace) -> dict[str, Any]:
+    """The setting that is best on validation, by the record of the search, made if it is not there."""
+    name = name_in_records(raw, options)
+    folder = options.results_dir / "compatibility_search"
+    target = folder / record.filename(name, method, 0)
+    grid = available()[method].GRID
+    if not target.exists():
+        log, watch = target.with_suffix(".jsonl"), record.Stopwatch()
+        tried = tuning.search(available()[method], grid, raw, "score", log=log)
+        watch.record(
+            "compatibility_search",
+            raw,
+            method,
+            semantics=options.semantics,
+            seed=0,
+            parameters={
+                "grid": grid,
+                "tried": tried.astype(object).where(tried.notna(), None).to_dict("records"),
+            },
+            metrics=tried.loc[0, [*tuning.METRICS, "score"]].to_dict(),
+            selection="validation",
+            command=command(options, method, ""),
+        ).write(options.results_dir)
+        log.unlink()
+    runs = record.read_records(options.results_dir, "compatibility_search")
+    (first, *_) = runs.set_index("file").loc[f"{folder.name}/{target.name}", "parameters"]["tried"]
+    return {key: first[key] for key in grid}
+
+
+def run(method: str, options: argparse.Namespace) -> str:
+    raw = load(options.dataset, options.root, semantics=options.semantics)
+    setting = choose(method, raw, options)
+    seeds = options.seeds if is_random(method) else [0]
+    lines = [test(method, setting, seed, raw, options) for seed in seeds]
+    return "\n".join(lines)
+
+
+def test(
+    method: str, setting: dict[str, Any], seed: int, raw: ZSLDataset, options: argparse.Namespace
+) -> str:
+    name = name_in_records(raw, options)
+    target = options.results_dir / "compatibility" / record.filename(name, method, seed)
+    if target.exists():
+        return f"{target.name}: there already"
+    make = partial(available()[method], **setting, **({"seed": seed} if is_random(method) else {}))
+    watch = record.Stopwatch()
+    tuning_split, data = raw.tuning_split().scaled(), raw.scaled()
+    gamma = best(seen_unseen_curve(make().fit(tuning_split), tuning_split))
+    model = make().fit(data)
+    metrics = measure(model, data, gamma)
+    watch.record(
+        "compatibility",
+        raw,
+        method,
+        semantics=options.semantics,
+        seed=seed,
+        parameters=setting | {"gamma_of_calibration": gamma},
+        metrics=metrics,
+        selection="validation",
+        command=command(options, method, f" --seeds {seed}"),
+    ).write(options.results_dir)
+    return f"{target.name}: T1 {metrics['T1']:.1f}, H {metrics['H']:.1f}, {watch.seconds():.0f} s"
+
+
+def measure(model: Any, data: ZSLDataset, gamma: float) -> dict[str, float]:
+    """T1, AU, AS, H; the last three with calibrated stacking; AUSUC; hubness of unseen classes."""
+    calibrated = evaluate(Calibrated(model, data.semantics[data.seen], gamma), data)._asdict()
+    scores = model.scores(data.x(data.test_unseen), data.semantics[data.unseen])
+    return (
+        evaluate(model, data)._asdict()
+        | {f"{key}_calibrated": calibrated[key] for key in ("AU", "AS", "H")}
+        | {"AUSUC": ausuc(seen_unseen_curve(model, data)), "hubness": hubness(scores)}
+    )
+
+
+def main() -> None:
+    options = parse()
+    run_all(run, [(method,) for method in options.methods], options)
+
+
+if __name__ == "__main__":
+    main()
