@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -71,23 +72,20 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
 
 
 def test_another_method_needs_one_file_and_no_other_edit(tmp_path, monkeypatch):
-    (tmp_path / "nearest.py").write_text(
-        "import torch\n"
-        "from zsl_lib.embedding.base import CompatibilityModel\n"
-        "class Nearest(CompatibilityModel):\n"
-        "    NAME, SPACE, GRID = 'Nearest', 'features', {}\n"
-        "    def _fit(self, x, y, s): self.mean = x.mean(0)\n"
-        "    def _scores(self, x, s): return -torch.cdist(x, s[:, :1] * self.mean)\n"
-    )
+    """The whole file that CONTRIBUTING.md shows."""
+    text = (FOLDER.parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "ridge.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(embedding, "__path__", [*embedding.__path__, str(tmp_path)])
     available.cache_clear()
     try:
-        data = small_dataset()
-        assert list(evaluate(embedding.model("nearest")().fit(data), data)._fields) == ["T1", "AU", "AS", "H"]
+        assert "ridge" in available()
+        data = planted()
+        assert evaluate(embedding.model("ridge")().fit(data), data).T1 > 90
     finally:
         monkeypatch.undo()
         available.cache_clear()
-    assert "nearest" not in available()
+    assert "ridge" not in available()
 
 
 @EVERY
