@@ -59,3 +59,15 @@ def test_the_transition_matrix_prints_its_shares():
     plots.transition_matrix([[90.0, 10.0], [40.0, 60.0]], axis)
     assert [text.get_text() for text in axis.texts] == ["90.0", "10.0", "40.0", "60.0"]
     plt.close(figure)
+
+
+def test_the_seen_unseen_curve_has_its_dot_where_nothing_is_subtracted():
+    gammas, au, as_ = [-np.inf, -1.0, 0.5], [10.0, 20.0, 30.0], [9.0, 8.0, 7.0]
+    figure, axis = plt.subplots()
+    plots.seen_unseen_curve(pd.DataFrame({"gamma": gammas, "AU": au, "AS": as_}), axis, label="a method")
+    line, dot = axis.lines
+    np.testing.assert_array_equal(line.get_xydata(), np.stack([au, as_], 1))
+    np.testing.assert_array_equal(dot.get_xydata(), [[20.0, 8.0]])
+    assert line.get_label() == "a method"
+    assert dot.get_color() == line.get_color()
+    plt.close(figure)

@@ -88,6 +88,17 @@ def transition_matrix(matrix: Any, axis: Axes, *, labels: Sequence[str] = ("seen
     axis.tick_params(length=0)
 
 
+def seen_unseen_curve(curve: pd.DataFrame, axis: Axes, **style: Any) -> None:
+    """AS against AU over every γ, from :func:`zsl_lib.calibration.seen_unseen_curve`; a dot at γ = 0.
+
+    ``style`` goes to the line, e.g. ``label`` and ``color``.
+    """
+    (line,) = axis.plot(curve["AU"], curve["AS"], **style)
+    uncalibrated = curve[curve["gamma"] <= 0].iloc[-1]
+    axis.plot(uncalibrated["AU"], uncalibrated["AS"], "o", color=line.get_color())
+    axis.set(xlabel="AU (%)", ylabel="AS (%)", xlim=(0, None), ylim=(0, None))
+
+
 def table(
     frame: pd.DataFrame,
     *,
