@@ -10,7 +10,6 @@ goes on.
 from __future__ import annotations
 
 import argparse
-import inspect
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from common import name_in_records, run_all
 from zsl_lib import record, tuning
 from zsl_lib.calibration import Calibrated, ausuc, best, seen_unseen_curve
 from zsl_lib.data import ZSLDataset, load
-from zsl_lib.embedding import available
+from zsl_lib.embedding import available, is_random
 from zsl_lib.files import project_root
 from zsl_lib.metrics import evaluate, hubness
 
@@ -35,10 +34,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="methods at a time")
     parser.add_argument("--results-dir", type=Path, default=project_root() / "results")
     return parser.parse_args()
-
-
-def is_random(method: str) -> bool:
-    return "seed" in inspect.signature(available()[method]).parameters
 
 
 def command(options: argparse.Namespace, method: str, seeds: str) -> str:

@@ -129,6 +129,14 @@ def test_it_gives_the_same_twice_and_leaves_the_global_random_state_alone(name):
 
 
 @EVERY
+def test_what_has_no_seed_is_the_same_at_each_fit_and_what_has_one_follows_it(name):
+    data = small_dataset()
+    seeds = ({"seed": 1}, {"seed": 2}) if embedding.is_random(name) else ({}, {})
+    first, second = (make(name, **seed).fit(data).scores(data.features, data.semantics) for seed in seeds)
+    assert torch.equal(first, second) != embedding.is_random(name)
+
+
+@EVERY
 def test_nothing_but_trainval_and_seen_semantics_is_learned_from(name):
     data = small_dataset()
     features, semantics = data.features.clone(), data.semantics.clone()

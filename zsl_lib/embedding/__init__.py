@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 from zsl_lib.embedding.base import CompatibilityModel, GradientModel
 from zsl_lib.errors import DataError
 
-__all__ = ["CompatibilityModel", "GradientModel", "available", "model"]
+__all__ = ["CompatibilityModel", "GradientModel", "available", "is_random", "model"]
 
 
 @cache
@@ -44,6 +44,11 @@ def model(name: str) -> type[CompatibilityModel]:
     if name not in available():
         raise DataError("method", found=name, expected=f"one of {', '.join(available())}")
     return available()[name]
+
+
+def is_random(name: str) -> bool:
+    """Whether the method takes a seed: others give the same at each fit."""
+    return "seed" in inspect.signature(model(name)).parameters
 
 
 def _is_method(value: object, module: str) -> bool:
