@@ -6,7 +6,7 @@ Minimises over :math:`V \in R^{D \times K}`
 
 with features X ``[n, D]``, semantics of the seen classes S ``[C, K]`` and targets Y ``[n, C]`` of ±1. The
 minimum is :math:`V = (X^\top X + \gamma I)^{-1} X^\top Y S (S^\top S + \lambda I)^{-1}`: two solves,
-O(nD² + D³ + K³), no N × N matrix.
+O(nD² + D³ + K³), no n × n matrix.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from scipy.linalg import solve
 from torch import Tensor
 
-from zsl_lib.embedding.base import CompatibilityModel
+from zsl_lib.embedding.moments import MomentModel, Moments
 from zsl_lib.errors import check_range
 
 
-class ESZSL(CompatibilityModel):
+class ESZSL(MomentModel):
     """The bilinear map V; ``scores`` are :math:`x^\\top V c`.
 
     Parameters
@@ -40,10 +40,11 @@ class ESZSL(CompatibilityModel):
         self.gamma, self.lam = gamma, lam
         check_range(self, 0, "gamma", "lam", above=True)
 
-    def _fit(self, x: Tensor, y: Tensor, s: Tensor) -> None:
-        X, S = x.double().numpy(), s.double().numpy()
-        Y = 2.0 * (y[:, None] == torch.arange(len(s))).double().numpy() - 1
-        left = solve(X.T @ X + self.gamma * np.eye(X.shape[1]), X.T @ Y @ S, assume_a="pos")
+    def _solve(self, moments: Moments, s: Tensor) -> None:
+        assert moments.gram is not None
+        total, S = moments.sums.sum(0), s.numpy()
+        xty = (2 * moments.sums - total).T.numpy()  # XᵀY, Y being 2 · (is the class) - 1
+        left = solve(moments.gram.numpy() + self.gamma * np.eye(len(total)), xty @ S, assume_a="pos")
         v = solve(S.T @ S + self.lam * np.eye(S.shape[1]), left.T, assume_a="pos").T
         self.V = torch.from_numpy(v)
 
