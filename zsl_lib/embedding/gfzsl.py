@@ -68,9 +68,9 @@ class GFZSL(MomentModel):
         return mean, log_var
 
     def _solve(self, moments: Moments, s: Tensor) -> None:
-        pairs = torch.pdist(s).square().mean() if len(s) > 1 else torch.zeros(())
-        self._s, self._scale = s, pairs if self.kernel == "rbf" else s.square().sum(1).mean()
-        if self._scale == 0:
+        size = torch.pdist(s).square() if self.kernel == "rbf" else s.square().sum(1)
+        self._s, self._scale = s, size.mean()
+        if not self._scale > 0:
             raise DataError("GFZSL: seen semantics", found="all the same", expected="different ones")
         similar = self._kernel(s, s)
         targets = zip((self.lam, self.lam_var), _estimates(moments, self.prior), strict=True)
