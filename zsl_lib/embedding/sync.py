@@ -54,12 +54,12 @@ class SYNC(CompatibilityModel):
     """
 
     NAME, SPACE = "SYNC", "bilinear"
-    GRID: ClassVar = {"lam": [0.01, 0.1, 1.0], "sigma": [0.7, 1.0, 1.4, 2.0, 4.0]}
+    GRID: ClassVar = {"lam": [0.01, 0.1, 1.0], "sigma": [1.0, 1.4, 2.0, 4.0, 8.0]}
     V: Tensor
     iterations: int
 
     def __init__(
-        self, lam: float = 0.1, sigma: float = 2.0, *, tol: float = 1e-4, max_iter: int = 500
+        self, lam: float = 0.1, sigma: float = 4.0, *, tol: float = 1e-4, max_iter: int = 500
     ) -> None:
         self.lam, self.sigma, self.tol, self.max_iter = lam, sigma, tol, max_iter
         check_range(self, 0, "lam", "sigma", "tol", above=True)
