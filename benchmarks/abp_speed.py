@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from clocks import in_turns, milliseconds, peak_mb, quartiles
 from loops import LOOPS, SIZES, random_data, visit
 
 from zsl_lib import record
@@ -45,33 +43,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--results-dir", type=Path, default=project_root() / "results")
     parser.add_argument("--memory-of", nargs=2, metavar=("LOOP", "SIZE"), help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-# --- clocks --------------------------------------------------------------------------------------------
-
-
-def milliseconds(work: Callable[[], Any]) -> float:
-    _synchronise()
-    start = time.perf_counter()
-    work()
-    _synchronise()
-    return (time.perf_counter() - start) * 1e3
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def in_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
-    """Times in ms ``[repeats]`` of each, one of each in every round, after two rounds to warm up."""
-    rounds = [{name: milliseconds(work) for name, work in works.items()} for _ in range(repeats + 2)]
-    return {name: np.array([r[name] for r in rounds[2:]]) for name in works}
-
-
-def quartiles(values: np.ndarray, name: str) -> dict[str, float]:
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return {f"{name}_low": low, name: middle, f"{name}_high": high}
 
 
 # --- the floor -----------------------------------------------------------------------------------------
@@ -153,11 +124,7 @@ def print_own_peak(loop: str, size: str) -> None:
         work = visit(loop, "cpu", **sizes)
         for _ in range(3):
             work()
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage counts what the parent had when it forked
-        print(int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10)
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    print(peak_mb())
 
 
 def scaling(options: argparse.Namespace) -> None:

@@ -73,3 +73,64 @@ def test_the_command_writes_records_of_every_loop(tmp_path, monkeypatch):
     assert set(found) == {f"cub_size-{loop}-0" for loop in abp_speed.LOOPS}
     assert found["cub_size-library-0"]["times_library"] == pytest.approx(1)
     assert found["cub_size-library-0"]["ms_low"] <= found["cub_size-library-0"]["ms"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Sizes in a blink: one whole, and one of which two blocks of sixteen are measured."""
+    import compatibility_speed as speed
+
+    sizes = {
+        "cub_size": speed.Size(60, 60, 9, 5, 6, 8, tested=7),
+        "imagenet_size": speed.Size(1000, 32, 9, 5, 6, 6, tested=7),
+    }
+    monkeypatch.setattr(speed, "SIZES", sizes)
+    monkeypatch.setattr(speed, "BLOCK", 16)
+    return speed
+
+
+@pytest.mark.parametrize("size", ["cub_size", "imagenet_size"])
+@pytest.mark.parametrize("method", ["eszsl", "sae", "gfzsl"])
+def test_the_form_that_one_writes_first_scores_as_the_library_does(tiny, method, size):
+    problem = tiny.Problem.of(tiny.SIZES[size])
+    blocks, one_shot = (torch.as_tensor(tiny.fit(method, form, problem)()) for form in tiny.FORMS)
+    assert blocks.shape == (7, tiny.SIZES[size].candidates)
+    torch.testing.assert_close(blocks, one_shot, rtol=1e-6, atol=1e-8)
+
+
+def test_the_blocks_of_a_size_have_the_rows_that_it_says(tiny):
+    for size in tiny.SIZES.values():
+        problem = tiny.Problem.of(size)
+        assert sum(len(x) for x, _ in problem.parts()) == size.rows == len(problem.whole()[0])
+
+
+def test_the_sizes_are_those_of_the_data_sets():
+    from compatibility_speed import BLOCK, SIZES
+
+    found = {name: (size.images, size.semantic_dim, size.seen) for name, size in SIZES.items()}
+    assert found["cub_size"] == (7057, 312, 150)
+    assert found["awa2_size"] == (23527, 85, 40)
+    assert found["imagenet_size"] == (1281167, 500, 1000)
+    for size in SIZES.values():
+        assert size.rows == size.images or size.rows % BLOCK == 0
+
+
+def test_the_closed_forms_have_records_of_both_forms(tiny, tmp_path, monkeypatch):
+    arguments = ["--sizes", "cub_size", "imagenet_size", "--repeats", "2", "--results-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["compatibility_speed.py", *arguments])
+    monkeypatch.setattr(tiny, "_process_peak", lambda method, form, size: {"nothing": 1.0}.get(method, 3.0))
+    tiny.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "speed_compatibility").iterdir()}
+    names = {f"{s}-{m}_{f}-0" for s in tiny.SIZES for m in ("eszsl", "sae", "gfzsl") for f in tiny.FORMS}
+    assert set(found) == names
+    metrics = found["cub_size-sae_blocks-0"]["metrics"]
+    assert metrics["fit_times_blocks"] == metrics["score_times_blocks"] == 1
+    assert metrics["peak_mb"] == 2
+    assert metrics["fit_ms_low"] <= metrics["fit_ms"] <= metrics["fit_ms_high"]
+    assert found["imagenet_size-eszsl_blocks-0"]["parameters"]["rows"] == 32
+
+
+@pytest.mark.parametrize("method", ["nothing", "sae"])
+def test_a_process_says_how_much_memory_it_has_held(tiny, capsys, method):
+    tiny.print_own_peak(method, "blocks", "cub_size")
+    assert 10 < float(capsys.readouterr().out) < 1e5

@@ -9,7 +9,7 @@ from helpers import rng, small_dataset
 from torch import Tensor
 
 from zsl_lib.embedding import available
-from zsl_lib.embedding.moments import MomentModel, Moments, blocks, collect
+from zsl_lib.embedding.moments import PIECE, MomentModel, Moments, blocks, collect
 from zsl_lib.errors import DataError
 
 METHODS = [name for name, method in available().items() if issubclass(method, MomentModel)]
@@ -68,6 +68,19 @@ def test_sums_are_in_double_precision():
     """In float32, 2²⁴ + 1 is 2²⁴."""
     x, y = torch.tensor([[2.0**24], [1.0], [1.0]]), torch.zeros(3, dtype=torch.int64)
     assert float(collect(blocks(x, y, rows=1), 1).sums) == 2**24 + 2
+
+
+def test_pieces_of_a_block_are_all_counted():
+    g, n = rng(2), 2 * PIECE + 7
+    x, y = torch.randn(n, DIM, generator=g), torch.randint(SEEN, (n,), generator=g)
+    assert_same(collect([(x, y)], SEEN), one_piece(x, y))
+
+
+def test_double_precision_and_whole_numbers_are_taken_too(parts):
+    x, y = parts
+    assert_same(collect([(x.double(), y.int())], SEEN), one_piece(x, y))
+    whole = (x * 10).round()
+    assert_same(collect([(whole.to(torch.int16), y)], SEEN), one_piece(whole, y))
 
 
 def test_a_gram_nobody_asked_for_is_not_made(parts):
@@ -134,3 +147,11 @@ def test_there_is_nothing_to_score_with_before_and_other_widths_are_errors_after
     model.fit_blocks(blocks(*parts), torch.rand(SEEN, 3, generator=rng()))
     with pytest.raises(DataError, match=r"x: found \[n, 2\], expected \[n, 6\]"):
         model.scores(parts[0][:, :2], torch.rand(2, 3))
+
+
+@EVERY
+def test_nothing_grows_with_the_square_of_the_number_of_images(name):
+    """Of 400,000 images, a matrix with a row and a column each would take over a terabyte."""
+    x, y = torch.rand(400_000, 3, generator=rng()), torch.arange(400_000) % SEEN
+    model = available()[name]().fit_blocks(blocks(x, y), torch.rand(SEEN, 3, generator=rng(1)))
+    assert model.scores(x, torch.rand(2, 3)).isfinite().all()

@@ -167,6 +167,12 @@ def test_with_a_width_of_almost_0_a_new_class_is_a_copy_of_the_nearest_seen_one(
     torch.testing.assert_close(found[:, :2], found[:, 2:].expand(-1, 2), rtol=1e-6, atol=1e-6)
 
 
+def test_nothing_grows_with_the_square_of_the_number_of_images():
+    """Of 200,000 images, a matrix with a row and a column each would take 320 GB."""
+    data = small_dataset(per_class=40_000)
+    assert SYNC(1.0, max_iter=3).fit(data).scores(data.features, data.semantics).isfinite().all()
+
+
 def test_seen_classes_of_one_description_are_an_error(data):
     data = replace(data, semantics=torch.ones_like(data.semantics))
     with pytest.raises(DataError, match="seen semantics: found all the same, expected different ones"):
