@@ -96,7 +96,7 @@ def seen_unseen_curve(curve: pd.DataFrame, axis: Axes, **style: Any) -> None:
     (line,) = axis.plot(curve["AU"], curve["AS"], **style)
     uncalibrated = curve[curve["gamma"] <= 0].iloc[-1]
     axis.plot(uncalibrated["AU"], uncalibrated["AS"], "o", color=line.get_color())
-    axis.set(xlabel="AU (%)", ylabel="AS (%)", xlim=(0, None), ylim=(0, None))
+    axis.set(xlabel="AU (%)", ylabel="AS (%)", xlim=(0, 100), ylim=(0, 100))
 
 
 def table(
