@@ -83,16 +83,15 @@ def test_the_losss_gradient_agrees_with_finite_differences():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_no_output_starts_dead_and_a_constant_feature_stays_0():
+def test_a_constant_feature_stays_0():
     data = small_dataset()
     x = torch.cat([data.features, torch.zeros(len(data), 1)], 1)
     y = torch.searchsorted(data.seen, data.labels[data.trainval])
-    model = DEM(epochs=30)
+    model = DEM(epochs=50)
     model._fit(x[data.trainval], y, data.semantics[data.seen])
     with torch.no_grad():
         f = model.net(data.semantics)
-    assert (f[:, :-1] > 0).all()
-    torch.testing.assert_close(f[:, -1], torch.zeros(len(f)), rtol=0, atol=0.05)
+    torch.testing.assert_close(f[:, -1], torch.zeros(len(f)), rtol=0, atol=0.02)
 
 
 def test_one_seen_class_is_learned():

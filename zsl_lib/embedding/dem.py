@@ -18,8 +18,7 @@ choice.
 
 Differences from the paper:
 
-1. Layers have biases. That of the output starts at the mean feature: the ReLU of an output that starts
-   below 0 for all classes has no gradient, and some would never learn.
+1. Layers have biases.
 2. Features are given; the image network is not trained along, and only one source of semantics is used.
 """
 
@@ -62,7 +61,6 @@ class DEM(GradientModel):
     def _network(self, x: Tensor, s: Tensor, rng: torch.Generator) -> nn.Module:
         inner = linear(s.shape[1], self.hidden, rng, std=s.shape[1] ** -0.5)
         outer = linear(self.hidden, x.shape[1], rng, std=self.hidden**-0.5)
-        outer.bias.data.copy_(x.mean(0))
         return nn.Sequential(inner, nn.ReLU(), outer, nn.ReLU())
 
     def _compare(self, x: Tensor, s: Tensor) -> Tensor:
