@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from helpers import small_dataset
+from helpers import rng, small_dataset
 
 from zsl_lib import tuning
 from zsl_lib.embedding.eszsl import ESZSL
@@ -111,3 +111,22 @@ def test_a_log_of_something_else_is_an_error_that_names_it(tmp_path, line, messa
 def test_another_metric_is_an_error():
     with pytest.raises(DataError, match="search: metric: found 'F1', expected one of T1, AU, AS, H, score"):
         tuning.search(ESZSL, GRID, with_tuning_split(), metric="F1")
+
+
+class Brightness:
+    """Scores by the mean of the pixels, which nobody has scaled."""
+
+    def fit(self, dataset):
+        assert dataset.features is None
+        return self
+
+    def scores(self, x, semantics):
+        return x.flatten(1).mean(1, keepdim=True) * semantics.sum(1)
+
+
+def test_images_without_features_are_searched_as_they_are():
+    data = with_tuning_split()
+    images = torch.rand(len(data), 1, 2, 2, generator=rng())
+    table = tuning.search(Brightness, {}, replace(data, features=None, images=images))
+    assert len(table) == 1
+    assert table[["T1", "H"]].notna().all(axis=None)

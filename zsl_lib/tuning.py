@@ -40,7 +40,7 @@ def search(
     """Fit ``make(**setting)`` for every setting of the grid on ``dataset.tuning_split().scaled()``.
 
     The scaling is the tuning split's own, so validation images have no part in it, whether or not
-    ``dataset`` was scaled before.
+    ``dataset`` was scaled before. Images without features are not scaled.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def search(
     """
     if metric not in (*METRICS, "score"):
         raise DataError("search: metric", found=repr(metric), expected=f"one of {', '.join(METRICS)}, score")
-    tuning = dataset.tuning_split().scaled()
+    tuning = dataset.tuning_split()
+    tuning = tuning if tuning.features is None else tuning.scaled()
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     known = _read(log, settings) if log else {}
     todo = [setting for setting in settings if _key(setting) not in known]

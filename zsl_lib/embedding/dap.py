@@ -56,7 +56,7 @@ class DAP(CompatibilityModel):
     """
 
     NAME, SPACE = "DAP", "semantics"
-    GRID: ClassVar = {"lam": [1.0, 10.0, 100.0], "prior": ["seen", "half"]}
+    GRID: ClassVar = {"lam": [1.0, 10.0, 100.0, 1000.0], "prior": ["seen", "half"]}
 
     def __init__(self, lam: float = 10.0, prior: str = "seen") -> None:
         self.lam, self.prior = lam, prior

@@ -13,8 +13,7 @@ Adam on mini-batches; an epoch takes O(n/B · S · (K + D) · H + n D) for S cla
 units: a class of a batch is mapped once, not once an image. Scores are :math:`x^\top f(s) - \|f(s)\|^2 / 2`,
 which rank as the distance does: O((N D + (K + D) H) C).
 
-Batch size is the paper's 64, and H near its 700 for CUB; λ, learning rate and epochs are validation's
-choice.
+Batches of 64; λ, learning rate and epochs are validation's choice.
 
 Differences from the paper:
 

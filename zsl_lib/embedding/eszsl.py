@@ -33,7 +33,7 @@ class ESZSL(MomentModel):
     """
 
     NAME, SPACE = "ESZSL", "bilinear"
-    GRID: ClassVar = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range(-3, 3)]}
+    GRID: ClassVar = {"gamma": [10.0**k for k in range(-2, 5)], "lam": [10.0**k for k in range(-4, 3)]}
     V: Tensor
 
     def __init__(self, gamma: float = 1.0, lam: float = 1.0) -> None:

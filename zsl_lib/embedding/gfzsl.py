@@ -51,7 +51,11 @@ class GFZSL(MomentModel):
     """
 
     NAME, SPACE, GRAM = "GFZSL", "features", False
-    GRID: ClassVar = {"kernel": ["linear", "rbf"], "lam": [1e-3, 1e-2, 0.1, 1.0], "lam_var": [1.0, 100.0]}
+    GRID: ClassVar = {
+        "kernel": ["linear", "rbf"],
+        "lam": [1e-4, 1e-3, 1e-2, 0.1, 1.0],
+        "lam_var": [1.0, 100.0],
+    }
 
     def __init__(
         self, lam: float = 0.01, lam_var: float = 100.0, kernel: str = "rbf", prior: float = 10.0

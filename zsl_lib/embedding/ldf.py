@@ -16,7 +16,7 @@ latent prototype :math:`p_c`, the mean of v over its images. What has no seen cl
 The score is the sum of both compatibilities, :math:`u(x)^\top s + v(x)^\top p`.
 
 Adam on mini-batches of B: O(n D K + n B K + n B² / S) an epoch, the last for triplets; prototypes
-O(S³ + S² C), scores O(N K (D + C)). The margin 1 is the paper's, the rest is validation's choice.
+O(S³ + S² C), scores O(N K (D + C)). The margin is 1, the rest is validation's choice.
 Differences from the paper:
 
 1. One scale: the zoom network ZNet, which finds a region to look at again, is left out.
