@@ -30,8 +30,8 @@ semantics = "att"  # class descriptions: att (attributes) or sent (sentences; CU
 root = ""  # folder of the real benchmarks; empty: the environment's ZSL_DATA_DIR, or data/
 seed = 0  # seed of weights, batches and made-up data; 0 or larger
 methods = "all"  # "all", or a list of names of zsl_lib.embedding.available()
-search = True  # choose settings of methods without randomness on validation; False: defaults
-epochs = 10  # passes of methods learned by gradient; 0: as many as each has by default (5 to 60)
+search = True  # search settings on validation (methods without a seed); False: defaults
+epochs = 10  # passes of methods learned by gradient; 0: as many as each has by default
 device = "auto"  # where gradients are taken: auto (CUDA if there is one), cpu or cuda
 
 # %%
@@ -75,18 +75,24 @@ for kind in kinds.values():
     places[kind.SPACE].append(kind.NAME)
 
 
-# %% mystnb={"image": {"alt": "Diagram: a box of features and a box of semantics. An arrow from features to semantics, one back, a straight line between both and two arrows to a latent space below, each with the names of its methods."}}
+# %%
 def box(x, y, text):
-    ax.text(x, y, text, ha="center", va="center", bbox={"boxstyle": "round,pad=0.6", "fc": "none", "ec": "0.4"})
+    frame = {"boxstyle": "round,pad=0.6", "fc": "none", "ec": "0.4"}
+    ax.text(x, y, text, ha="center", va="center", bbox=frame)
+
 
 def arrow(start, end, colour, style="-|>", bend=0.0):
-    shape = {"arrowstyle": style, "connectionstyle": f"arc3,rad={bend}", "color": colour, "lw": 2}
-    ax.annotate("", end, start, arrowprops=shape | {"mutation_scale": 15})
+    shape = {"arrowstyle": style, "color": colour, "lw": 2, "mutation_scale": 15}
+    bent = {"connectionstyle": f"arc3,rad={bend}"}
+    ax.annotate("", end, start, arrowprops=shape | bent)
+
 
 def names(y, place, title, colour, va):
     listed = textwrap.fill(", ".join(places[place]), 40)
     ax.text(0.5, y, f"{title}\n{listed}", ha="center", va=va, color=colour, fontsize=9)
 
+
+# %% mystnb={"image": {"alt": "Diagram: a box of features and a box of semantics. An arrow from features to semantics, one back, a straight line between both and two arrows to a latent space below, each with the names of its methods."}}
 fig, ax = plt.subplots(figsize=(7.5, 4.5))
 blue, orange, green, red = plt.rcParams["axes.prop_cycle"].by_key()["color"][:4]
 box(0.1, 0.6, "features\n$x\\in\\mathbb{R}^D$")
@@ -126,6 +132,7 @@ def ridge(A, B, lam):
     """The W of the equation above."""
     return torch.linalg.solve(A.T @ A + lam * torch.eye(A.shape[1], dtype=A.dtype), A.T @ B)
 
+
 class Regression:
     """Ridge regression to "semantics" or to "features"; the nearest class there wins."""
 
@@ -153,7 +160,7 @@ class Regression:
 # %%
 # NBVAL_CHECK_OUTPUT
 X = data.features[data.trainval].double()
-S_y = data.semantics[data.labels[data.trainval]].double()  # the description of each image's class
+S_y = data.semantics[data.labels[data.trainval]].double()  # of each image's class
 independent = Ridge(alpha=10.0).fit(X.numpy(), S_y.numpy())
 W = Regression("semantics", 10.0).fit(data).W
 print("scikit-learn's weights:", bool(np.allclose(independent.coef_.T, W, atol=1e-6)))
@@ -164,7 +171,8 @@ print("scikit-learn's weights:", bool(np.allclose(independent.coef_.T, W, atol=1
 # %%
 two_ways, rows = {}, {}
 for to in ("semantics", "features"):
-    tried = tuning.search(partial(Regression, to), {"lam": [1.0, 10.0, 100.0, 1000.0]}, data)
+    grid = {"lam": [1.0, 10.0, 100.0, 1000.0]}
+    tried = tuning.search(partial(Regression, to), grid, data)
     lam = tried.loc[0, "lam"]
     two_ways[to] = Regression(to, lam).fit(data)
     rows[f"to {to}"] = {"λ": lam} | evaluate(two_ways[to], data)._asdict()
@@ -268,6 +276,7 @@ def both_ways(sigma, rng, K=20, classes=200, per_class=10):
         for k, v in found.items()
     ]
 
+
 rng = torch.Generator().manual_seed(seed)
 sigmas = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 worlds = pd.DataFrame([row for sigma in sigmas for row in both_ways(sigma, rng)])
@@ -326,7 +335,8 @@ scores = dap(probability[:50], model.mean, candidates)
 same = torch.allclose(scores, model.scores(X[:50].float(), data.semantics), rtol=1e-5)
 print("the library's scores are these:", same)
 share = candidates[data.labels[data.trainval]].mean(0)
-print("each attribute is predicted as often as it occurs:", torch.allclose(probability.mean(0), share, atol=1e-4))
+as_often = torch.allclose(probability.mean(0), share, atol=1e-4)
+print("each attribute is predicted as often as it occurs:", as_often)
 
 # %% [markdown]
 # The second line is the derivative of the logistic loss in the bias, set to zero. Independence is the weak
@@ -343,18 +353,19 @@ print("each attribute is predicted as often as it occurs:", torch.allclose(proba
 # share of training images that must count as usual.
 
 # %%
-short = {"epochs": epochs} if epochs else {}
+budget = {"seed": seed, "device": device} | ({"epochs": epochs} if epochs else {})
 rows = {}
 for keep in (1.0, 0.95, 0.8):
-    model = embedding.model("cmt")(keep=keep, **short, seed=seed, device=device).fit(validation)
+    model = embedding.model("cmt")(keep=keep, **budget).fit(validation)
     rows[f"keep = {keep:g}"] = evaluate(model, validation)._asdict()
 plots.table(pd.DataFrame(rows).T)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 rows = pd.DataFrame(rows).T
-print("the detector does not touch T1:    ", rows["T1"].nunique() == 1)
-print("it trades AS for AU, step by step:", rows["AU"].is_monotonic_increasing and rows["AS"].is_monotonic_decreasing)
+print("the detector does not touch T1:   ", rows["T1"].nunique() == 1)
+trades = rows["AU"].is_monotonic_increasing and rows["AS"].is_monotonic_decreasing
+print("it trades AS for AU, step by step:", trades)
 
 
 # %% [markdown]
@@ -362,7 +373,8 @@ print("it trades AS for AU, step by step:", rows["AU"].is_monotonic_increasing a
 #
 # ## From semantics to images
 #
-# **SAE** {cite}`kodirov2017semantic` wants one linear map for both directions: what is encoded by $W$ shall be decoded by $W^\top$. With $X$ the features and $S_y$ the descriptions
+# **SAE** {cite}`kodirov2017semantic` wants one linear map for both directions: what is encoded by $W$ shall be decoded
+# by $W^\top$. With $X$ the features and $S_y$ the descriptions
 # of the same $n$ images,
 #
 # $$
@@ -378,9 +390,10 @@ def sae(X, S_y, lam):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-XW = torch.from_numpy(sae(X.numpy(), S_y.numpy(), 0.1))
+by_scipy = torch.from_numpy(sae(X.numpy(), S_y.numpy(), 0.1))
 model = embedding.model("sae")(lam=0.1).fit(data)
-print("the library's W is this:", torch.allclose(model.W @ X.T, XW @ X.T, rtol=1e-6, atol=1e-8))
+same = torch.allclose(model.W @ X.T, by_scipy @ X.T, rtol=1e-6, atol=1e-8)
+print("the library's W is this:", same)
 
 # %% [markdown]
 # $W$ can be used in both directions. Here is the lesson of the ridge regressions once more, on validation, with one and the
@@ -413,12 +426,14 @@ plots.table(pd.DataFrame(rows).T)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-dem = embedding.model("dem")(**short, seed=seed, device=device).fit(data)
+dem = embedding.model("dem")(**budget).fit(data)
 S, y = data.semantics[data.seen], torch.searchsorted(data.seen, data.labels[data.trainval])
+
 
 def squared_distance(x):
     """‖x − f(s_c)‖² to each seen class, from DEM's scores."""
     return x.square().sum(1, keepdim=True) - 2 * dem.scores(x, S)
+
 
 means = torch.stack([X[y == c].mean(0) for c in range(len(S))]).float()
 left = squared_distance(X.float())[torch.arange(len(y)), y].mean()
@@ -427,7 +442,8 @@ between = squared_distance(means).diagonal() @ torch.bincount(y).float() / len(y
 print("the sum splits as said:", torch.allclose(left, within + between, rtol=1e-4))
 
 # %% [markdown]
-# **GFZSL** {cite}`verma2017simple` regresses those means directly and asks for the spread too. A class is a Gaussian $\mathcal N(\mu_c, \operatorname{diag}\sigma_c^2)$. For seen
+# **GFZSL** {cite}`verma2017simple` regresses those means directly and asks for the spread too.
+# A class is a Gaussian $\mathcal N(\mu_c, \operatorname{diag}\sigma_c^2)$. For seen
 # classes both are estimated from images; kernel ridge regression makes them functions of the description, with $M$ the seen classes' means
 # and $\kappa$ a kernel,
 #
@@ -446,7 +462,8 @@ s, M = S.double(), means.double()
 lam = 0.1 * s.square().sum(1).mean()  # the library's kernel is in units of the mean ‖s‖²
 by_ridge = M.mean(0) + data.semantics.double() @ ridge(s, M - M.mean(0), lam)
 print("means by ridge regression:", torch.allclose(mean, by_ridge, atol=1e-4))
-density = torch.distributions.Normal(mean, log_var.exp().sqrt()).log_prob(X[:50, None]).sum(2)
+density = torch.distributions.Normal(mean, log_var.exp().sqrt())
+density = density.log_prob(X[:50, None]).sum(2)
 constant = density - gfzsl.scores(X[:50].float(), data.semantics)
 print("scores are log-densities, but for one constant:", bool(np.ptp(constant) < 1e-6))
 
@@ -484,11 +501,14 @@ def violations(F, y, margin):
     right = F.gather(1, y[:, None])
     return (margin + F - right).clamp(min=0).scatter(1, y[:, None], 0.0)
 
+
 def devise(v):
     return v.sum(1)
 
+
 def sje(v):
     return v.amax(1)
+
 
 def ale(v):
     r = (v > 0).sum(1)
@@ -538,10 +558,11 @@ x, labels = validation.features[validation.trainval], validation.labels[validati
 right = torch.searchsorted(validation.seen, labels)
 rows = {}
 for maps in (1, 2, 8):
-    latem = embedding.model("latem")(maps=maps, **short, seed=seed, device=device).fit(validation)
+    latem = embedding.model("latem")(maps=maps, **budget).fit(validation)
     each = latem.net.cpu().each(x, validation.semantics[validation.seen])  # [maps, n, seen]
     winner = each[:, torch.arange(len(x)), right].argmax(0)
-    share = [winner[right == k].bincount().max() / (right == k).sum() for k in right.unique()]
+    members = [winner[right == k] for k in right.unique()]
+    share = [own.bincount().max() / len(own) for own in members]
     latem.net.to(latem.device)
     found = {"T1": evaluate(latem, validation).T1, "one map for (%)": 100 * np.mean(share)}
     rows[f"{maps} map" + "s" * (maps > 1)] = found
@@ -595,7 +616,8 @@ alone = embedding.model("sync")(lam=0.1, sigma=0.05, tol=1e-7).fit(ten)
 w = alone.weights(ten.semantics[ten.seen[:1]]) @ alone.V
 svm = LinearSVC(C=1 / (0.1 * len(x)), fit_intercept=False, dual=False, tol=1e-8)
 independent = svm.fit(x.numpy(), labels == ten.seen[0]).coef_
-print("scikit-learn's support vector machine:", bool(np.allclose(w, independent, atol=1e-4)))
+same = bool(np.allclose(w, independent, atol=1e-4))
+print("scikit-learn's support vector machine:", same)
 
 # %% [markdown]
 # ## Both to a latent space
@@ -619,13 +641,15 @@ print("scikit-learn's support vector machine:", bool(np.allclose(w, independent,
 # What do latent attributes add? With all prototypes at 0 the score is its first half.
 
 # %%
-ldf = embedding.model("ldf")(**short, seed=seed, device=device).fit(validation)
+ldf = embedding.model("ldf")(**budget).fit(validation)
 named = copy.copy(ldf)
 named.prototypes = torch.zeros_like(ldf.prototypes)
+
 
 class Latent:
     def scores(self, x, semantics):
         return ldf.scores(x, semantics) - named.scores(x, semantics)
+
 
 halves = {"named attributes": named, "latent attributes": Latent(), "both": ldf}
 rows = {name: evaluate(model, validation)._asdict() for name, model in halves.items()}
@@ -650,12 +674,14 @@ plots.table(pd.DataFrame(rows).T)
 # %%
 eszsl = ESZSL(**tuning.search(ESZSL, ESZSL.GRID, data).loc[0, list(ESZSL.GRID)]).fit(data)
 
+
 def gaps(model, index):
     """The gap of each example, and its best seen and best unseen class."""
     scores = model.scores(data.features[index], data.semantics)
     seen, unseen = (scores[:, part].max(1) for part in (data.seen, data.unseen))
     gap = seen.values - unseen.values
     return gap, data.seen[seen.indices], data.unseen[unseen.indices]
+
 
 of_seen, right_seen, _ = gaps(eszsl, data.test_seen)
 of_unseen, _, right_unseen = gaps(eszsl, data.test_unseen)
@@ -665,14 +691,16 @@ right_unseen = right_unseen == data.labels[data.test_unseen]
 # %% mystnb={"image": {"alt": "Histograms of the gap for seen and for unseen test images: both lie mostly right of zero, the unseen ones further left; a cut to the right of zero separates them better."}}
 fig, ax = plt.subplots(figsize=(5, 3))
 bins = np.linspace(*np.quantile(torch.cat([of_seen, of_unseen]), [0.001, 0.999]), 50)
-for gap, label, colour in ((of_seen, "seen", plots.SEEN), (of_unseen, "unseen", plots.UNSEEN)):
+both = {"seen": (of_seen, plots.SEEN), "unseen": (of_unseen, plots.UNSEEN)}
+for label, (gap, colour) in both.items():
     ax.hist(gap, bins, density=True, alpha=0.6, color=colour, label=f"{label} test images")
 ax.axvline(0, color="grey", ls=":")
 ax.set(xlabel="gap δ (score)", ylabel="density")
 ax.legend()
 plt.show()
-for gap, label in ((of_seen, "seen"), (of_unseen, "unseen")):
-    print(f"{label} images that go to a seen class: {100 * (gap > 0).double().mean():.1f} %")
+for label, (gap, _) in both.items():
+    share = 100 * (gap > 0).double().mean()
+    print(f"{label} images that go to a seen class: {share:.1f} %")
 
 
 # %% [markdown]
@@ -697,7 +725,9 @@ for gap, label in ((of_seen, "seen"), (of_unseen, "unseen")):
 # %%
 def accuracy(right, labels):
     """Mean over classes, in per cent."""
-    return 100 * torch.stack([right[labels == c].double().mean() for c in labels.unique()]).mean()
+    of_class = [right[labels == c].double().mean() for c in labels.unique()]
+    return 100 * torch.stack(of_class).mean()
+
 
 def curve_at(gamma):
     """AU and AS at one γ."""
@@ -712,7 +742,8 @@ every = curve.iloc[:: len(curve) // 20]
 by_hand = np.array([curve_at(gamma) for gamma in every["gamma"]])
 print("the library's curve is this:", bool(np.allclose(every[["AU", "AS"]], by_hand)))
 zero = curve[curve["gamma"] <= 0].iloc[-1]
-print("at γ = 0 stand AU and AS:", bool(np.allclose(zero[["AU", "AS"]], evaluate(eszsl, data)[1:3])))
+same = bool(np.allclose(zero[["AU", "AS"]], evaluate(eszsl, data)[1:3]))
+print("at γ = 0 stand AU and AS:", same)
 
 
 # %% [markdown]
@@ -722,19 +753,23 @@ print("at γ = 0 stand AU and AS:", bool(np.allclose(zero[["AU", "AS"]], evaluat
 
 # %%
 def calibrations(make):
-    """A method with γ = 0, with γ from validation, and with the γ that test would choose."""
-    model, curve = make().fit(data), seen_unseen_curve(make().fit(data), data)
+    """A method with γ = 0, with γ from validation, and with the best on test."""
+    model, seen = make().fit(data), data.semantics[data.seen]
+    curve = seen_unseen_curve(model, data)
     by_validation = best(seen_unseen_curve(make().fit(validation), validation))
     gammas = {"0": 0.0, "from validation": by_validation, "best on test": best(curve)}
     for name, gamma in gammas.items():
-        found = evaluate(Calibrated(model, data.semantics[data.seen], gamma), data)._asdict()
+        found = evaluate(Calibrated(model, seen, gamma), data)._asdict()
         yield {"γ": name, "its value": gamma} | found | {"AUSUC": ausuc(curve)}
+
 
 makers = {
     "ESZSL": partial(ESZSL, eszsl.gamma, eszsl.lam),
     "ridge to features": partial(Regression, "features", two_ways["features"].lam),
 }
-rows = [{"method": name} | row for name, make in makers.items() for row in calibrations(make)]
+rows = []
+for name, make in makers.items():
+    rows += [{"method": name} | row for row in calibrations(make)]
 balance = pd.DataFrame(rows)
 plots.table(balance, index=False, formats={"its value": "{:.2f}"})
 
@@ -742,8 +777,8 @@ plots.table(balance, index=False, formats={"its value": "{:.2f}"})
 fig, ax = plt.subplots(figsize=(4.5, 4))
 for name, make in makers.items():
     plots.seen_unseen_curve(seen_unseen_curve(make().fit(data), data), ax, label=name)
-chosen_points = balance[balance["γ"] == "from validation"]
-ax.plot(chosen_points["AU"], chosen_points["AS"], "ks", mfc="none", label="γ from validation")
+found = balance[balance["γ"] == "from validation"]
+ax.plot(found["AU"], found["AS"], "ks", mfc="none", label="γ from validation")
 ax.legend()
 plt.show()
 
@@ -766,8 +801,8 @@ for name, make in makers.items():
         model = make().fit(part)
         scores = model.scores(part.features[part.test_seen], part.semantics)
         gap = scores[:, part.seen].amax(1) - scores[:, part.unseen].amax(1)
-        medians.append(gap.median())
-    print(f"{name}: median gap of seen images {medians[0]:.2f} on validation, {medians[1]:.2f} on test")
+        medians.append(f"{gap.median():.2f}")
+    print(f"{name}: median gap of seen images, validation and test:", *medians)
 
 
 # %% [markdown]
@@ -787,11 +822,12 @@ for name, make in makers.items():
 def configured(name, kind):
     """The method with settings from validation, or its defaults."""
     if embedding.is_random(name):
-        return kind(**short, seed=seed, device=device)
+        return kind(**budget)
     if not search:
         return kind()
     found = tuning.search(kind, kind.GRID, data, "score").loc[0, list(kind.GRID)]
     return kind(**found.to_dict())
+
 
 def measured(model):
     """All that the table shows of a fitted method, and its curve."""
@@ -801,6 +837,7 @@ def measured(model):
     bias = 100 * (~is_unseen[scores.argmax(1)]).double().mean().item()
     found = evaluate(model, data)._asdict() | {"AUSUC": ausuc(curve), "bias": bias}
     return found | {"hubs": hubness(scores[:, is_unseen])}, curve
+
 
 rows, curves = {}, {}
 for name, kind in kinds.items():
@@ -816,16 +853,17 @@ plots.table(results, best=bold)
 
 # %%
 ranks = results[["T1", "H", "AUSUC"]].corr("spearman")
-print(f"rank correlation of AUSUC with T1: {ranks.loc['AUSUC', 'T1']:.2f}, with H: {ranks.loc['AUSUC', 'H']:.2f}")
+both = ranks.loc["AUSUC", ["T1", "H"]].round(2)
+print("rank correlation of AUSUC with T1 and with H:", *both)
 
 # %% mystnb={"image": {"alt": "Four panels, one for each place, of AS against AU for every \u03b3, a line a method; in each the dots at \u03b3 = 0 lie near the seen end of the lines."}}
 fig, axes = plt.subplots(2, 2, figsize=(8, 6.5), sharex=True, sharey=True)
-titles = {"semantics": "to semantics", "features": "to features", "bilinear": "bilinear", "latent": "latent"}
-for ax, (place, title) in zip(axes.flat, titles.items(), strict=True):
-    for name in places[place]:
-        plots.seen_unseen_curve(curves[name], ax, label=f"{name} ({results.loc[name, 'AUSUC']:.0f})")
-    ax.set(title=title)
-    if places[place]:
+for ax, (place, members) in zip(axes.flat, places.items(), strict=True):
+    for name in members:
+        area = results.loc[name, "AUSUC"]
+        plots.seen_unseen_curve(curves[name], ax, label=f"{name} ({area:.0f})")
+    ax.set(title=place)
+    if members:
         ax.legend(loc="lower left", title="AUSUC")
 plt.show()
 
@@ -873,6 +911,7 @@ class InnerProduct(Regression):
 
     def scores(self, x, semantics):
         return (x.double() - self.mean_x) @ self.W @ (semantics.double() - self.mean_c).T
+
 
 rows = {}
 for kind, name in ((Regression, "distance"), (InnerProduct, "inner product")):
