@@ -117,13 +117,14 @@ def test_only_the_order_to_the_mean_counts_not_the_scale_of_an_attribute():
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("prior", ["seen", "half"])
 @pytest.mark.parametrize("value", [0.1, 0.3])  # the mean of six times 0.3 rounds to less than 0.3
-def test_an_attribute_that_seen_classes_share_has_no_say(value):
+def test_an_attribute_that_seen_classes_share_has_no_say(value, prior):
     data = small_dataset(seen=6)
     constant = torch.full((len(data.semantics), 1), value)
     constant[data.unseen[0]] = 0.9
     wide = replace(data, semantics=torch.cat([constant, data.semantics], 1))
-    a, b = (DAP().fit(d).scores(d.features, d.semantics) for d in (data, wide))
+    a, b = (DAP(prior=prior).fit(d).scores(d.features, d.semantics) for d in (data, wide))
     assert torch.equal(a, b)
 
 

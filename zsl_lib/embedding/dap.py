@@ -72,14 +72,12 @@ class DAP(CompatibilityModel):
         self.threshold = s.mean(0)
         above = s > self.threshold
         self.vary = above.any(0) & ~above.all(0)
-        self.mean = (
-            self.attributes(s).mean(0) if self.prior == "seen" else torch.full_like(s[0], 0.5).double()
-        )
+        known = self.attributes(s)
+        self.mean = known.mean(0) if self.prior == "seen" else torch.full_like(known[0], 0.5)
         if not self.vary.any():
-            raise DataError(
-                "DAP: semantics", found="no attribute that varies over seen classes", expected="one"
-            )
-        w, b = logistic(x.double().numpy(), self.attributes(s)[y].numpy(), self.lam)
+            hint = "over seen classes"
+            raise DataError("DAP: semantics", found="no attribute that varies", expected="one", hint=hint)
+        w, b = logistic(x.double().numpy(), known[y].numpy(), self.lam)
         self.W, self.b = torch.from_numpy(w), torch.from_numpy(b)
 
     def _scores(self, x: Tensor, s: Tensor) -> Tensor:
