@@ -16,7 +16,8 @@ latent prototype :math:`p_c`, the mean of v over its images. What has no seen cl
 The score is the sum of both compatibilities, :math:`u(x)^\top s + v(x)^\top p`.
 
 Adam on mini-batches of B: O(n D K + n B K + n B² / S) an epoch, the last for triplets; prototypes
-O(S³ + S² C), scores O(N K (D + C)). The margin is 1, the rest is validation's choice.
+O(S³ + S² C), scores O(N K (D + C)). The margin is 1, the rest is validation's choice:
+at Adam's usual rate of 1e-3 the last step still moves T1 on birds by 5 points from seed to seed.
 Differences from the paper:
 
 1. One scale: the zoom network ZNet, which finds a region to look at again, is left out.
@@ -57,7 +58,8 @@ class LDF(GradientModel):
     NAME, SPACE = "LDF", "latent"
     GRID: ClassVar = {"weight_decay": [1e-4, 1e-3, 1e-2], "lam": [0.01, 0.1, 1.0]}
 
-    epochs: int = 20
+    lr: float = 3e-4
+    epochs: int = 40
     weight_decay: float = 1e-3
     margin: float = 1.0
     lam: float = 0.1
