@@ -16,9 +16,8 @@ latent prototype :math:`p_c`, the mean of v over its images. What has no seen cl
 The score is the sum of both compatibilities, :math:`u(x)^\top s + v(x)^\top p`.
 
 Adam on mini-batches of B: O(n D K + n B K + n B² / S) an epoch, the last for triplets; prototypes
-O(S³ + S² C), scores O(N K (D + C)). The margin is 1, the rest is validation's choice:
-at Adam's usual rate of 1e-3 the last step still moves T1 on birds by 5 points from seed to seed.
-Differences from the paper:
+O(S³ + S² C), scores O(N K (D + C)). The margin is 1, the rest is validation's choice (at a rate of 1e-3
+T1 differs by points from seed to seed). Differences from the paper:
 
 1. One scale: the zoom network ZNet, which finds a region to look at again, is left out.
 2. θ is the identity, but for data with images only: a network trained along. All triplets of a batch count.
