@@ -78,7 +78,7 @@ $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
 # so a second build after a failed one would pass.
-_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md .ci/stage.py $(SETUP)
+_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py $(SETUP)
 	@rm -rf _build/html _build/.doctrees
 	@$(PY) .ci/stage.py
 	@echo "Building the site ..."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 BUILD = Path("_build")
 HANGUL = "zsl_lib/data/hangul"
-FILES = ("_config.yml", "_toc.yml", "references.bib", "CHANGELOG.md")
+FILES = ("_config.yml", "_toc.yml", "references.bib", "CHANGELOG.md", "CONTRIBUTING.md")
 INCLUDED = (f"{HANGUL}/README.md", f"{HANGUL}/fonts.csv")  # by book/hangul.md
 FOLDERS = ("book", "_static")
 
