@@ -4,7 +4,8 @@ Each method learns from all seen classes with the setting and for the number of 
 ``results/convergence`` found best on validation, or (``--settings published``) with the hyper-parameters of
 its own paper and the best number of epochs for these. Then it is tested once: T1 and AU, AS, H with 300
 synthetic features a class, and T1 for other numbers of them (paper 1, Tables 1 and 2, Fig. 4). One record a
-method and seed in ``results/generative``; a record that is there is not made again.
+method and seed in ``results/generative``, or, of other widths (``--width-study``), in ``results/width``; a
+record that is there is not made again.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def run(method: str, seed: int, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root, semantics=options.semantics)
     name = name_in_records(raw, options)
     kind = method if options.settings == "tuned" else f"{method}_published"
-    target = options.results_dir / "generative" / record.filename(name, kind, seed)
+    kind += f"_hidden{options.hidden}" if options.width_study else ""
+    experiment = "width" if options.width_study else "generative"
+    target = options.results_dir / experiment / record.filename(name, kind, seed)
     if target.exists():
         return f"{target.name}: there already"
     setting, epochs = chosen(options.tuned_on or name, method, options.settings, options.results_dir)
@@ -89,7 +92,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> str:
     metrics["training_seconds"] = sum(entry["seconds"] for entry in model.history)
     given = {"name": method, "setting": setting, "samples": options.samples, "settings": options.settings}
     written = watch.record(
-        "generative",
+        experiment,
         raw,
         kind,
         semantics=options.semantics,
@@ -107,7 +110,8 @@ def run(method: str, seed: int, options: argparse.Namespace) -> str:
 def command(options: argparse.Namespace, method: str, seed: int) -> str:
     """What to type for this record alone."""
     tuned_on = f" --tuned-on {options.tuned_on}" if options.tuned_on else ""
-    settings = f"--settings {options.settings}{tuned_on}"
+    study = " --width-study" if options.width_study else ""
+    settings = f"--settings {options.settings}{tuned_on}{study}"
     return f"python results/generative.py {arguments(options, method, seed)} {settings}"
 
 
@@ -117,6 +121,7 @@ def main() -> None:
     made.add_argument(
         "--tuned-on", help="take the settings found on this data set, e.g. CUB100 for CUB100+sent"
     )
+    made.add_argument("--width-study", action="store_true", help="records by width, in results/width")
     made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
     options = made.parse_args()
     jobs = [(method, seed) for seed in options.seeds for method in options.methods]
