@@ -1,7 +1,8 @@
-"""What learning a generator of features has in common, whatever moves the weights.
+"""What learning epoch by epoch has in common, whatever moves the weights.
 
-Data on the device, epochs, checkpoints that resume exactly, sampling. :class:`~zsl_lib.learn.abp.ABP` and
-:class:`~zsl_lib.learn.vae.CVAE` say how an epoch goes.
+:class:`EpochLearner`: epochs and checkpoints that resume exactly. :class:`FeatureLearner`: with data on the
+device and sampling, a generator of features; :class:`~zsl_lib.learn.abp.ABP` and
+:class:`~zsl_lib.learn.vae.CVAE` say how an epoch of it goes.
 """
 
 from __future__ import annotations
@@ -32,33 +33,26 @@ class Network(Protocol):
     ) -> nn.Module: ...
 
 
-class FeatureLearner:
-    """A generator of features that is learned epoch by epoch.
+class EpochLearner:
+    """A network that is learned epoch by epoch.
 
-    A subclass gives ``Config`` (a dataclass with latent_dim, sigma, batch_size, lr, betas, weight_decay and
-    epochs), :meth:`_epoch` and :meth:`_paper_network`, and what a checkpoint must hold beside network and
-    Adam (:meth:`_state`, :meth:`_restore`).
+    A subclass gives ``Config`` (a dataclass with epochs), :meth:`_training`, :meth:`_start`, :meth:`_epoch`
+    and what a checkpoint must hold beside network and Adam (:meth:`_state`, :meth:`_restore`).
 
     Parameters
     ----------
-    config: a ``Config``; its defaults if None. seed: of weights, latents and the order of examples.
+    config: a ``Config``; its defaults if None. seed: of weights, of the order of examples and all else.
     device: ``"auto"``, ``"cpu"``, ``"cuda"``.
-    network: makes another generator than the method's own, see :class:`Network`.
     """
 
     Config: ClassVar[type]
     net: nn.Module
+    _adam: torch.optim.Optimizer
+    _rng: torch.Generator
+    _data_digest: str
 
-    def __init__(
-        self,
-        config: Any = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        network: Network | None = None,
-    ) -> None:
+    def __init__(self, config: Any = None, *, seed: int = 0, device: str = "auto") -> None:
         self.config = self.Config() if config is None else config
-        self.network = network or self._paper_network
         self.seed = seed
         self.device = pick_device(device)
         self.history: list[dict[str, float]] = []
@@ -72,7 +66,7 @@ class FeatureLearner:
         after_epoch: Callable[[Any], Any] | None = None,
         progress: bool = True,
     ) -> Self:
-        """Learn from ``dataset.trainval``; features are used as they come (see ``dataset.scaled()``).
+        """Learn from ``dataset.trainval``; inputs are used as they come (see ``dataset.scaled()``).
 
         Parameters
         ----------
@@ -83,13 +77,13 @@ class FeatureLearner:
 
         Raises
         ------
-        DataError: no features, negative epochs, or a checkpoint of another run or of more epochs.
+        DataError: nothing to learn from, negative epochs, or a checkpoint of another run or of more epochs.
         ArithmeticError: an epoch's loss is not finite. The checkpoint stays that of the epoch before.
         """
         last = self.config.epochs if epochs is None else epochs
         if last < 0:
             raise DataError(f"{type(self).__name__}.fit: epochs", found=last, expected="0 or more")
-        data = Training(dataset, self.device)
+        data = self._training(dataset)
         self._start(data)
         if checkpoint is not None and Path(checkpoint).exists():
             self._resume(Path(checkpoint))
@@ -98,28 +92,22 @@ class FeatureLearner:
         todo = range(len(self.history), last)
         for _ in (bar := tqdm(todo, desc=type(self).__name__, unit="epoch", disable=not progress)):
             self.history.append(self._checked(self._epoch(data)))
-            bar.set_postfix(loss=f"{self.history[-1]['loss']:.1f}")
+            bar.set_postfix(loss=f"{self.history[-1]['loss']:.4g}")
             if checkpoint is not None:
                 self._save(Path(checkpoint))
             if after_epoch is not None:
                 after_epoch(self)
         return self
 
-    def sample(
-        self, semantics: Tensor, n: int, generator: torch.Generator | None = None, *, noise: bool = False
-    ) -> Tensor:
-        """n synthetic features a class ``[C, n, D]`` for semantics ``[C, K]``, on the CPU.
+    def _training(self, dataset: ZSLDataset) -> Any:
+        """The examples to learn from, on the device."""
+        raise NotImplementedError
 
-        ``noise`` adds ε ~ N(0, σ²) as §4.1 writes it; the released code leaves it out, as does the default.
-        """
-        if not hasattr(self, "net"):
-            raise DataError(f"{type(self).__name__}.sample", found="no generator", expected="fit() before")
-        sigma = self.config.sigma if noise else 0.0
-        rng = _rng_on(self.device, generator)
-        d = self.config.latent_dim
-        return ancestral_sample(self.net, semantics.to(self.device), n, d, sigma=sigma, generator=rng).cpu()
+    def _start(self, data: Any) -> None:
+        """Initialise ``net``, ``_adam``, ``_rng``, ``history`` and ``_data_digest`` from the seed."""
+        raise NotImplementedError
 
-    def _epoch(self, data: Training) -> dict[str, float]:
+    def _epoch(self, data: Any) -> dict[str, float]:
         """One pass over the training examples; returns an entry of ``history``."""
         raise NotImplementedError
 
@@ -130,27 +118,6 @@ class FeatureLearner:
         raise ArithmeticError(
             f"{epoch} has loss {entry['loss']}, expected a finite number; a smaller learning rate may help"
         )
-
-    def _paper_network(
-        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
-    ) -> nn.Module:
-        raise NotImplementedError
-
-    def _start(self, data: Training) -> None:
-        """Initialise θ and Adam from the seed, then what :meth:`_begin` adds."""
-        k, cpu = self.config, torch.Generator().manual_seed(self.seed)
-        dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
-        self.net = self.network(*dims, cpu).to(self.device)
-        self._begin(data, cpu)
-        self._rng = torch.Generator(self.device).manual_seed(self.seed)
-        self._adam = torch.optim.Adam(
-            self.net.parameters(), lr=k.lr, betas=k.betas, weight_decay=k.weight_decay, fused=True
-        )
-        self.history = []
-        self._data_digest = data.digest
-
-    def _begin(self, data: Training, rng: torch.Generator) -> None:
-        """What a subclass initialises; ``rng`` goes on from the network's initial weights."""
 
     def _state(self) -> dict[str, Any]:
         """What a subclass adds to a checkpoint."""
@@ -196,6 +163,69 @@ class FeatureLearner:
         }
         kind = {"method": type(self).__name__, "network": type(self.net).__name__}
         return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
+
+
+class FeatureLearner(EpochLearner):
+    """A generator of features that is learned epoch by epoch.
+
+    A subclass gives ``Config`` (a dataclass with latent_dim, sigma, batch_size, lr, betas, weight_decay and
+    epochs), :meth:`_epoch` and :meth:`_paper_network`, and what a checkpoint must hold beside network and
+    Adam.
+
+    Parameters
+    ----------
+    config, seed, device: see :class:`EpochLearner`.
+    network: makes another generator than the method's own, see :class:`Network`.
+    """
+
+    def __init__(
+        self,
+        config: Any = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        network: Network | None = None,
+    ) -> None:
+        super().__init__(config, seed=seed, device=device)
+        self.network = network or self._paper_network
+
+    def sample(
+        self, semantics: Tensor, n: int, generator: torch.Generator | None = None, *, noise: bool = False
+    ) -> Tensor:
+        """n synthetic features a class ``[C, n, D]`` for semantics ``[C, K]``, on the CPU.
+
+        ``noise`` adds ε ~ N(0, σ²) as §4.1 writes it; the released code leaves it out, as does the default.
+        """
+        if not hasattr(self, "net"):
+            raise DataError(f"{type(self).__name__}.sample", found="no generator", expected="fit() before")
+        sigma = self.config.sigma if noise else 0.0
+        rng = _rng_on(self.device, generator)
+        d = self.config.latent_dim
+        return ancestral_sample(self.net, semantics.to(self.device), n, d, sigma=sigma, generator=rng).cpu()
+
+    def _training(self, dataset: ZSLDataset) -> Training:
+        return Training(dataset, self.device)
+
+    def _paper_network(
+        self, semantic_dim: int, latent_dim: int, feature_dim: int, rng: torch.Generator
+    ) -> nn.Module:
+        raise NotImplementedError
+
+    def _start(self, data: Training) -> None:
+        """Initialise θ and Adam from the seed, then what :meth:`_begin` adds."""
+        k, cpu = self.config, torch.Generator().manual_seed(self.seed)
+        dims = data.semantics.shape[1], k.latent_dim, data.x.shape[1]
+        self.net = self.network(*dims, cpu).to(self.device)
+        self._begin(data, cpu)
+        self._rng = torch.Generator(self.device).manual_seed(self.seed)
+        self._adam = torch.optim.Adam(
+            self.net.parameters(), lr=k.lr, betas=k.betas, weight_decay=k.weight_decay, fused=True
+        )
+        self.history = []
+        self._data_digest = data.digest
+
+    def _begin(self, data: Training, rng: torch.Generator) -> None:
+        """What a subclass initialises; ``rng`` goes on from the network's initial weights."""
 
 
 class Training:

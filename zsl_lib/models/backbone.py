@@ -52,6 +52,7 @@ class SmallResNet(nn.Module):
         )
         self.stages = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in pairwise(widths)))
         self.head = nn.Linear(widths[-1], n_classes)
+        self.width = widths[-1]
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features, float32 ``[n, D]``, non-negative (a mean of ReLU outputs).
@@ -66,14 +67,22 @@ class SmallResNet(nn.Module):
         """Class scores ``[n, n_classes]``."""
         return self.head(self.features(images))
 
-    @torch.no_grad()
     def extract(self, images: Tensor, batch: int = 512) -> Tensor:
-        """Features ``[n, D]`` in evaluation mode, ``batch`` images at a time."""
-        was_training = self.training
-        self.eval()
-        out = torch.cat([self.features(part) for part in images.split(batch)])
-        self.train(was_training)
-        return out
+        """:func:`extract` with this network."""
+        return extract(self, images, batch=batch)
+
+
+@torch.no_grad()
+def extract(
+    backbone: nn.Module, images: Tensor, device: torch.device | None = None, batch: int = 512
+) -> Tensor:
+    """Features ``[n, D]`` on the CPU, in evaluation mode, ``batch`` images on the device at a time."""
+    was_training = backbone.training
+    backbone.eval()
+    parts = (part.to(device) for part in images.split(batch))
+    out = torch.cat([backbone.features(part).cpu() for part in parts])  # type: ignore[operator]
+    backbone.train(was_training)
+    return out
 
 
 def save_checkpoint(model: SmallResNet, path: Path = CHECKPOINT) -> None:
