@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from zsl_lib import plots, record
+from zsl_lib.embedding import available
 from zsl_lib.files import project_root
 
 plots.style()
@@ -142,6 +143,43 @@ rows = {
     "reached": groups["reached"].sum().astype(int).astype(str) + " of " + groups.size().astype(str),
 }
 plots.table(pd.DataFrame(rows).reset_index().astype({"loop": str}), index=False)
+
+# %% [markdown]
+# ## Closed forms
+#
+# ESZSL, SAE and GFZSL are functions of sums over images, and the library adds these up block by block
+# (`zsl_lib.embedding.moments`): images may come from a file that is larger than memory. *One shot* is the form that one
+# writes first, on all images in float64 at once; SAE's by SciPy's Sylvester solver. Random data of the size of CUB, AWA2 and
+# ImageNet; of ImageNet's 1.28 million images *rows* were measured. *Sums* is the part of a fit that grows with the images (timed
+# on its own, so that noise may put it above the whole). *× blocks* is the time of one shot over that from blocks, for
+# learning and for scores. *MB* is memory above the data's.
+
+# %% tags=["hide-input"]
+forms = record.read_records(folder, "speed_compatibility")
+forms[["name", "form"]] = forms["method"].str.split("_", n=1, expand=True)
+forms["size"] = forms["dataset"].str.removesuffix("_size")
+forms["rows"] = [p["rows"] for p in forms["parameters"]]
+wide = forms.pivot(index=["rows", "size", "name"], columns="form").sort_index()
+table = pd.DataFrame(
+    {
+        "fit, s": wide["fit_ms", "blocks"] / 1000,
+        "sums, s": wide["sum_ms", "blocks"] / 1000,
+        "× blocks": wide["fit_times_blocks", "one_shot"],
+        "score × blocks": wide["score_times_blocks", "one_shot"],
+        "MB": wide["peak_mb", "blocks"],
+        "MB, one shot": wide["peak_mb", "one_shot"],
+    }
+)
+table = table.rename(index=lambda name: available()[name].NAME if name in available() else name)
+for part in (p for p in forms.to_dict("records") if p["form"] == "blocks" and p["parameters"]["images"] > p["rows"]):
+    images, solve = part["parameters"]["images"], part["fit_ms"] - part["sum_ms"]
+    seconds = (part["sum_ms"] * images / part["rows"] + max(solve, 0)) / 1000
+    print(f"{available()[part['name']].NAME}, all {images:,} images: {seconds / 60:.1f} minutes")
+plots.table(table.reset_index(), formats={"MB": "{:.0f}", "MB, one shot": "{:.0f}"}, index=False)
+
+# %% [markdown]
+# No form builds a matrix of images by images. From blocks, the memory depends on the widths and not on the number of images, and only
+# the sums take longer with more of them.
 
 # %% [markdown]
 # ## In short
