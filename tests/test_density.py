@@ -7,6 +7,7 @@ import torch
 from helpers import World, rng
 
 from zsl_lib import density
+from zsl_lib.data import masks
 from zsl_lib.data.toy import LinearGaussian, linear_gaussian
 from zsl_lib.errors import DataError
 from zsl_lib.learn import ABP, ABPConfig
@@ -84,3 +85,18 @@ def test_spread_without_a_class_of_five_is_a_data_error(truth):
     _, data, model = truth
     with pytest.raises(DataError, match="no class with 5 examples"):
         density.spread(model, data, data.trainval[:3])
+
+
+@pytest.mark.parametrize("measure", [density.mean_log_likelihood, density.fitted_sigma, density.spread])
+def test_hidden_features_are_a_data_error_and_not_zeros(truth, measure):
+    _, data, model = truth
+    mask = masks.random(data.features[data.trainval], 0.5, rng(0))
+    with pytest.raises(DataError, match=r"mask: found hidden features.*zsl_lib\.impute"):
+        measure(model, masks.hide(data, mask), data.trainval)
+
+
+def test_hidden_features_of_other_examples_do_not_matter(truth):
+    _, data, model = truth
+    holes = masks.hide(data, masks.random(data.features[data.trainval], 0.5, rng(0)))
+    found = density.mean_log_likelihood(model, holes, data.test_seen)
+    assert found == density.mean_log_likelihood(model, data, data.test_seen)

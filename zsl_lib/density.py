@@ -1,6 +1,7 @@
 """How well a trained generator fits as a density p_θ(x | c): likelihood, noise, spread and latents.
 
-Recognition (:mod:`zsl_lib.metrics`) looks at class means and their order; these look at the rest.
+Recognition (:mod:`zsl_lib.metrics`) looks at class means and their order; these look at the rest. All need
+complete features: examples of which some are hidden raise :class:`~zsl_lib.errors.DataError`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def spread(model: ABP, dataset: ZSLDataset, index: Tensor, *, samples: int = 300
     1: as wide as the real classes; 0: each class is a point. Classes with fewer than 5 examples in
     ``index`` are left out.
     """
+    _complete(dataset, index)
     labels = dataset.labels[index]
     classes = [int(c) for c in labels.unique() if int((labels == c).sum()) >= 5]
     if not classes:
@@ -101,6 +103,13 @@ def latent_gap(model: ABP, dataset: ZSLDataset, n: int = 50) -> float:
     return float((mode - kept).mean()) - d / 2
 
 
+def _complete(dataset: ZSLDataset, index: Tensor) -> None:
+    if dataset.mask is not None and not bool(dataset.mask[index].all()):
+        hint = "zsl_lib.impute fills them"
+        raise DataError(f"{dataset.name}: mask", found="hidden features", expected="none", hint=hint)
+
+
 def _on(model: ABP, dataset: ZSLDataset, index: Tensor) -> tuple[Tensor, Tensor]:
+    _complete(dataset, index)
     c = dataset.semantics[dataset.labels[index]]
     return dataset.x(index).to(model.device), c.to(model.device)
