@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,15 +147,35 @@ class SyntheticRecogniser:
 
     def scores(self, x: Tensor, semantics: Tensor) -> Tensor:
         """Class probabilities ``[N, C]`` of features ``[N, D]`` for the candidate semantics ``[C, K]``."""
+        return torch.from_numpy(self._classifier(semantics).predict_proba(x.numpy())).float()
+
+    def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
+        """x ↦ the softmax's logits ``[n, C]`` for descriptions ``[C, K]``, differentiable in features x.
+
+        Its softmax is :meth:`scores`. The classifier is fitted here, once.
+
+        Raises
+        ------
+        DataError: as :meth:`scores`, or the classifier is no SoftmaxClassifier: neighbours have no gradient.
+        """
+        classifier = self._classifier(semantics)
+        if not isinstance(classifier, SoftmaxClassifier):
+            hint = "SyntheticRecogniser(model, zsl=SoftmaxClassifier())"
+            found = type(classifier).__name__
+            raise DataError(
+                "SyntheticRecogniser.score_function", found=found, expected="a softmax", hint=hint
+            )
+        return partial(F.linear, weight=classifier.weight_, bias=classifier.bias_)
+
+    def _classifier(self, semantics: Tensor) -> Any:
+        """The setting's classifier, fitted; its columns are the rows of ``semantics``."""
         if not hasattr(self, "_real"):
             raise DataError(
                 "SyntheticRecogniser.scores", found="no data", expected="fit() or remember() before"
             )
         features, labels = self.training_set(semantics)
         generalised = any(_key(row) in self._real for row in semantics)
-        classifier = clone(self.gzsl if generalised else self.zsl)
-        classifier.fit(features.numpy(), labels.numpy())
-        return torch.from_numpy(classifier.predict_proba(x.numpy())).float()
+        return clone(self.gzsl if generalised else self.zsl).fit(features.numpy(), labels.numpy())
 
 
 def _key(row: Tensor) -> bytes:

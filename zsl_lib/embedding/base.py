@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -64,6 +64,18 @@ class CompatibilityModel(ABC):
         ------
         DataError: before :meth:`fit`, or D or K is not that of the data learned from.
         """
+        return self.score_function(semantics)(x)
+
+    def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
+        """x ↦ :meth:`scores` for descriptions ``[C, K]``, differentiable in x: what an attack needs."""
+
+        def scores(x: Tensor) -> Tensor:
+            self._check_shapes(x, semantics)
+            return self._scores(x, semantics)
+
+        return scores
+
+    def _check_shapes(self, x: Tensor, semantics: Tensor) -> None:
         if not hasattr(self, "_shapes"):
             raise DataError(f"{type(self).__name__}.scores", found="no data", expected="fit() before")
         for what, given, known in zip(("x", "semantics"), (x, semantics), self._shapes, strict=True):
@@ -72,7 +84,6 @@ class CompatibilityModel(ABC):
                     "[n, " + ", ".join(map(str, shape)) + "]" for shape in (given.shape[1:], known)
                 )
                 raise DataError(f"{type(self).__name__}.scores: {what}", found=found, expected=expected)
-        return self._scores(x, semantics)
 
     @abstractmethod
     def _fit(self, x: Tensor, y: Tensor, s: Tensor) -> None:
