@@ -165,3 +165,54 @@ def draw(law: Callable[..., Tensor], like: Tensor, generator: torch.Generator | 
     if generator is None:
         raise DataError("generator", found=None, expected="a torch.Generator for what is random here")
     return law(like.shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
+
+
+def within(moved: Tensor, x: Tensor, radius: float | Tensor | None, norm: Norm, bounds: Bounds) -> Tensor:
+    """``moved``, projected if there is a radius: how a minimal-norm attack becomes one of fixed radius."""
+    if radius is None:
+        return moved
+    return project(moved, x, per_image("radius", radius, x), norm, bounds)
+
+
+class Counted:
+    """A score function that counts: ``images`` it was asked about, ``gradients`` among them asked for."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores, self.images, self.gradients = scores, 0, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        self.gradients += len(x) if x.requires_grad else 0
+        return self.scores(x)
+
+
+class Closest:
+    """The nearest image so far that fools with a margin above ``confidence``, for each of x ``[n, ...]``."""
+
+    def __init__(self, x: Tensor, y: Tensor, confidence: float) -> None:
+        self.x, self.y, self.confidence = x, y, confidence
+        self.image, self.distance = x.clone(), torch.full_like(x[:, :1].flatten(1)[:, 0], torch.inf)
+
+    def update(self, moved: Tensor, values: Tensor) -> Tensor:
+        """Keep what is nearer; returns which of ``moved`` fool, ``[n]``."""
+        fools = margin(values, self.y) > self.confidence
+        distance = norms(moved - self.x, "l2").flatten()
+        nearer = fools & (distance < self.distance)
+        self.distance = distance.where(nearer, self.distance)
+        self.image[nearer] = moved[nearer]
+        return fools
+
+
+class Constants:
+    """Binary search for the smallest constant of each image with which an attack fools (CW, §6.A)."""
+
+    def __init__(self, start: Tensor) -> None:
+        self.value = start
+        self.low, self.high = torch.zeros_like(self.value), torch.full_like(self.value, torch.inf)
+
+    def tighten(self, found: Tensor) -> None:
+        """After a round: halve the interval, or multiply by ten while nothing was found."""
+        self.high = self.value.where(found, self.high)
+        self.low = self.low.where(found, self.value)
+        middle = (self.low + self.high) / 2
+        self.value = middle.where(self.high.isfinite(), 10 * self.value)
