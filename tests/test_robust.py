@@ -27,7 +27,7 @@ from zsl_lib.robust import (
     RobustEvaluation,
     balance,
     gamma_grid,
-    thin,
+    spread,
     with_clean,
     worst_case,
 )
@@ -110,12 +110,13 @@ def test_gradients_in_pixels_agree_with_finite_differences(fitted):
 
 def test_the_backbone_of_hangul_gives_its_committed_features():
     """Within their storage in float16; and its gradient is the one of finite differences."""
-    raw = thin(load("hangul", images=True), 100)
+    raw = load("hangul", images=True)
+    raw = replace(raw, test_unseen=raw.test_unseen[::16], test_seen=raw.test_seen[::16])
     data, path = raw.scaled(), FeaturePath(hangul_backbone(), raw)
     model = ESZSL(100.0, 1.0).fit(data)
     target = EndToEnd(model, data.semantics, path)
     found = RobustEvaluation(target, raw).run().accuracies
-    assert found == pytest.approx(evaluate(model, data), abs=1.01)  # one image of a hundred
+    assert found == pytest.approx(evaluate(model, data), abs=100 / len(raw.test_unseen) + 0.01)  # an image
     x = raw.images[raw.test_unseen].float()
     with torch.no_grad():
         assert (path(x) - data.features[raw.test_unseen]).abs().max() < 1e-3
@@ -225,23 +226,32 @@ def test_the_sweep_against_calibration_of_the_features(fitted):
     assert evaluation.sweep([1e9], pgd, radius=4.0)["AS"].tolist() == [0, 0, 0]
 
 
-def test_thinned_test_sets_keep_all_classes_and_grow():
-    data = small_dataset()
-    small, large = thin(data, 5, seed=1), thin(data, 11, seed=1)
-    assert len(small.test_seen) == len(small.test_unseen) == 5
-    assert torch.equal(small.unseen, data.unseen)
-    assert torch.equal(small.candidates, data.candidates)
-    counts = torch.bincount(data.labels[large.test_unseen])[data.unseen]
-    assert counts.max() - counts.min() <= 1
-    assert set(small.test_unseen.tolist()) < set(large.test_unseen.tolist()) < set(data.test_unseen.tolist())
-    assert not torch.equal(small.test_unseen, thin(data, 5, seed=2).test_unseen)
-    assert torch.equal(thin(data, 10**6).test_seen, data.test_seen)
+def test_fewer_images_are_spread_over_classes_and_all_classes_stay_candidates(fitted):
+    data, _, target = fitted
+    index, labels = data.test_unseen, data.labels
+    small, large = (spread(index, labels, n, seed=1) for n in (2, 11))
+    assert len(labels[small].unique()) == 2
+    counts = torch.bincount(labels[large])[data.unseen]
+    assert (counts.max() - counts.min(), counts.sum()) == (1, 11)
+    assert set(small.tolist()) < set(large.tolist()) < set(index.tolist())
+    assert not torch.equal(large, spread(index, labels, 11, seed=2))
+    assert torch.equal(spread(index, labels, 10**6), index.sort().values)
+
+    evaluation = RobustEvaluation(target, data)
+    few = evaluation.few(4)
+    assert len(few.run().standard.labels) == 4
+    assert len(few.run().generalised.labels) == 8
+    assert torch.equal(few.run().generalised.candidates, data.candidates)
+    assert len(evaluation.run().standard.labels) == len(index)
+    x, y = few.examples()
+    assert x.max() > 1
+    assert torch.equal(data.candidates[y], few.run().generalised.labels)
 
 
 def test_errors(fitted):
     data, scaled, target = fitted
-    with pytest.raises(DataError, match=r"thin: test_seen: found 2 images, expected 5"):
-        thin(data, 2)
+    with pytest.raises(DataError, match=r"images: found 0, expected 1 or more"):
+        RobustEvaluation(target, data, images=0)
     with pytest.raises(DataError, match="images: found none"):
         RobustEvaluation(target, replace(data, images=None))
     with pytest.raises(DataError, match="features: found width 4, expected 6"):

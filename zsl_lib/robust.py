@@ -10,7 +10,7 @@ with them; :class:`Attacked` holds what came of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -97,7 +97,7 @@ class EndToEnd:
         if self.path is None:
             return scores
         path = self.path
-        return lambda x: scores(path(x)).to(x.dtype)
+        return lambda x: scores(path(x)).to(x)
 
 
 @dataclass(frozen=True)
@@ -201,31 +201,21 @@ def with_clean(clean: Accuracies, attacked: Accuracies) -> dict[str, float]:
     return {"HT1": harmonic_mean(clean.T1, attacked.T1), "HHM": harmonic_mean(clean.H, attacked.H)}
 
 
-def thin(dataset: ZSLDataset, images: int, seed: int = 0) -> ZSLDataset:
-    """The same problem with at most ``images`` images in each test set, alike from each class as far as
-    there are some, drawn by ``seed``. A smaller number takes some of those that a larger one takes.
+def spread(index: Tensor, labels: Tensor, images: int, seed: int = 0) -> Tensor:
+    """``images`` of the ``index`` ``[n]``, drawn by ``seed``, as evenly over their classes as there are some.
+
+    A smaller number takes some of those that a larger one takes. labels: of all examples.
 
     Raises
     ------
-    DataError: fewer images than classes.
+    DataError: not one image.
     """
-    rng, parts = torch.Generator().manual_seed(seed), {}
-    for key in ("test_seen", "test_unseen"):
-        index = getattr(dataset, key)
-        index = index[torch.randperm(len(index), generator=rng)]
-        labels = dataset.labels[index]
-        classes = len(labels.unique())
-        if images < classes:
-            raise DataError(f"thin: {key}", found=f"{images} images", expected=f"{classes}, one a class")
-        rank = labels_before(labels)
-        parts[key] = index[rank.argsort(stable=True)[:images]].sort().values
-    return replace(dataset, **parts)
-
-
-def labels_before(labels: Tensor) -> Tensor:
-    """How many equal labels stand before each, int64 ``[n]``."""
-    values = pd.Series(labels.numpy())
-    return torch.from_numpy(values.groupby(values).cumcount().to_numpy().copy())
+    if images < 1:
+        raise DataError("images", found=images, expected="1 or more")
+    index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))]
+    own = pd.Series(labels[index].numpy())
+    before = torch.from_numpy(own.groupby(own).cumcount().to_numpy().copy())  # of the same class
+    return index[before.argsort(stable=True)[:images]].sort().values
 
 
 class RobustEvaluation:
@@ -234,7 +224,9 @@ class RobustEvaluation:
     Parameters
     ----------
     target: classes ``[C]`` ↦ a score function in pixels, such as :class:`EndToEnd`.
-    dataset: with images; :func:`thin` makes a smaller one.
+    dataset: with images; all of its classes are candidates.
+    images: how many of each test set are attacked, by :func:`spread`; None: all.
+    seed: of that choice.
     batch: images attacked at once.
     device: where images go; the target's own.
 
@@ -248,21 +240,35 @@ class RobustEvaluation:
         target: Callable[[Tensor], Scores],
         dataset: ZSLDataset,
         *,
+        images: int | None = None,
+        seed: int = 0,
         batch: int = 250,
         device: torch.device | str = "cpu",
     ) -> None:
         if dataset.images is None:
             hint = "load(..., images=True)"
             raise DataError(f"{dataset.name}: images", found="none", expected="images to attack", hint=hint)
-        self.dataset, self.batch, self.device = dataset, batch, torch.device(device)
+        self.dataset, self.seed, self.batch, self.device = dataset, seed, batch, torch.device(device)
         self.standard, self.generalised = target(dataset.unseen), target(dataset.candidates)
+        self._take(len(dataset) if images is None else images)
+
+    def few(self, images: int) -> RobustEvaluation:
+        """The same with fewer images, for attacks that cost much; the classifiers are shared."""
+        made = copy(self)
+        made._take(images)
+        return made
+
+    def _take(self, images: int) -> None:
+        d = self.dataset
+        self.unseen, self.seen = (
+            spread(i, d.labels, images, self.seed) for i in (d.test_unseen, d.test_seen)
+        )
 
     def run(self, attack: Attack | None = None, **settings: Any) -> Attacked:
         """Outcomes of ``attack(scores, x, y, **settings)`` in both search spaces; None: of clean images."""
         attack = None if attack is None else partial(attack, **settings)
-        d = self.dataset
-        standard = self._outcome(self.standard, d.test_unseen, d.unseen, attack)
-        return Attacked(standard, self._generalised(self.generalised, attack), d.seen)
+        standard = self._outcome(self.standard, self.unseen, self.dataset.unseen, attack)
+        return Attacked(standard, self._generalised(self.generalised, attack), self.dataset.seen)
 
     def sweep(self, gammas: Sequence[float], attack: Attack, **settings: Any) -> pd.DataFrame:
         """Calibrated stacking under attack: ``gamma`` off seen scores, for three kinds of attacker.
@@ -280,18 +286,23 @@ class RobustEvaluation:
                 rows.append({"gamma": gamma, "kind": kind} | balance(outcome, seen))
         return pd.DataFrame(rows)
 
-    def images(self, index: Tensor) -> Tensor:
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """The images of the generalised task in pixels and their columns, for :func:`run_checks`."""
+        index = torch.cat([self.unseen, self.seen])
+        return self._pixels(index), self._columns(index, self.dataset.candidates)
+
+    def _pixels(self, index: Tensor) -> Tensor:
         """float32 ``[n, channels, H, W]`` in pixels of [0, 255], on the device."""
         images = self.dataset.images[index]  # type: ignore[index]
         x = images.float() if images.dtype == torch.uint8 else 255 * images
         return x.to(self.device)
 
-    def columns(self, index: Tensor) -> Tensor:
-        """Column of each image's class among all candidates, on the device."""
-        return torch.searchsorted(self.dataset.candidates, self.dataset.labels[index]).to(self.device)
+    def _columns(self, index: Tensor, candidates: Tensor) -> Tensor:
+        """Column of each image's class, on the device."""
+        return torch.searchsorted(candidates, self.dataset.labels[index]).to(self.device)
 
     def _generalised(self, scores: Scores, attack: Attack | None, *, spare: bool = True) -> Outcome:
-        index = torch.cat([self.dataset.test_unseen, self.dataset.test_seen])
+        index = torch.cat([self.unseen, self.seen])
         return self._outcome(scores, index, self.dataset.candidates, attack, spare=spare)
 
     def _outcome(
@@ -308,8 +319,7 @@ class RobustEvaluation:
         self, scores: Scores, index: Tensor, candidates: Tensor, attack: Attack | None, spare: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, and both sizes of the perturbation."""
-        x = self.images(index)
-        y = torch.searchsorted(candidates, self.dataset.labels[index]).to(self.device)
+        x, y = self._pixels(index), self._columns(index, candidates)
         values, sizes = scores(x), torch.zeros(2, len(x), device=self.device)
         chosen = (values.argmax(1) == y) if spare else torch.ones_like(y, dtype=torch.bool)
         if attack is not None and chosen.any():
