@@ -77,9 +77,11 @@ def autoattack(
         part.n_iter, part.n_restarts = steps, 1
     judge.apgd_targeted.n_target_classes = judge.fab.n_target_classes = min(9, n_classes - 1)
     devices = [x.device] if x.is_cuda else []
+    unit = (x - low) / span
     with torch.random.fork_rng(devices), torch.enable_grad():  # it seeds the global generators
-        found, _ = judge.run_standard_evaluation((x - low) / span, y, batch_size=batch)
-    return project(low + span * found.detach(), x, rho, norm, bounds)
+        found, _ = judge.run_standard_evaluation(unit, y, batch_size=batch)
+    moved = x + span * (found.detach() - unit)  # exactly x where nothing was found
+    return project(moved, x, rho, norm, bounds)
 
 
 def _possible(attacks: tuple[str, ...], n_classes: int) -> list[str]:
