@@ -19,6 +19,7 @@ CONFIG = ("Makefile", ".ci", "_config.yml", "_static", "pyproject.toml")
 FILES = {
     "README.md": "# Tiny\n\n```bash\nmake book\nmake test\n```\n",
     "CHANGELOG.md": "# Changelog\n",
+    "CONTRIBUTING.md": "# Contributing\n",
     "references.bib": "@misc{a, title = {A}, author = {B, C}, year = {2019}}\n",
     "_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/01_tiny\n",
     "book/intro.md": "# Tiny\n\nRead {doc}`../notebooks/01_tiny`.\n",
