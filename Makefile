@@ -128,6 +128,7 @@ $(GPU_RUNS): gpu-%: notebooks/%.py $(SETUP)
 bench: $(SETUP) ## measure speed and memory; the records go to results/ (some minutes, on a quiet machine)
 	$(PY) benchmarks/abp_speed.py
 	$(PY) benchmarks/compatibility_speed.py
+	$(PY) benchmarks/relation_speed.py
 
 clean: ## remove what was built (the environment stays)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

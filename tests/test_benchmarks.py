@@ -134,3 +134,35 @@ def test_the_closed_forms_have_records_of_both_forms(tiny, tmp_path, monkeypatch
 def test_a_process_says_how_much_memory_it_has_held(tiny, capsys, method):
     tiny.print_own_peak(method, "blocks", "cub_size")
     assert 10 < float(capsys.readouterr().out) < 1e5
+
+
+@pytest.fixture
+def relation_speed(monkeypatch):
+    import relation_speed as speed
+
+    monkeypatch.setattr(speed, "SIZES", {"cub_size": speed.Size(5, 7, embedding=6, hidden=4)})
+    return speed
+
+
+def test_both_forms_of_the_relation_network_agree(relation_speed):
+    problem = relation_speed.Problem(relation_speed.SIZES["cub_size"])
+    split, naive = (problem.scores(form) for form in relation_speed.FORMS)
+    assert split.shape == (5, 7)
+    torch.testing.assert_close(split, naive, rtol=0, atol=1e-6)
+    for a, b in zip(*(problem.step(form) for form in relation_speed.FORMS), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_relation_network_has_records_of_both_forms(relation_speed, tmp_path, monkeypatch, capsys):
+    arguments = ["--sizes", "cub_size", "--repeats", "2", "--results-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["relation_speed.py", *arguments])
+    monkeypatch.setattr(relation_speed, "_process_peak", lambda form, size: {"nothing": 1.0}.get(form, 4.0))
+    relation_speed.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "speed_relation").iterdir()}
+    assert set(found) == {f"cub_size-{form}-0" for form in ("split", "concatenations")}
+    metrics = found["cub_size-split-0"]["metrics"]
+    assert metrics["step_times_split"] == metrics["score_times_split"] == 1
+    assert metrics["peak_mb"] == 3
+    capsys.readouterr()
+    relation_speed.print_own_peak("split", "cub_size")
+    assert 10 < float(capsys.readouterr().out) < 1e5
