@@ -60,7 +60,7 @@ def test_nothing_found_gives_x():
 
 
 def test_art_agrees(trained):
-    """As many fooled, and no longer ways. Its constant is absolute, so ours is relative to the mean margin."""
+    """As many fooled, and no farther. Its constant is absolute; ours is relative to the mean margin."""
     scores, x, y = (part[:8] if isinstance(part, torch.Tensor) else part for part in trained)
     np.random.seed(0)  # noqa: NPY002  # ART draws from the global state
     options = {"max_iter": 60, "learning_rate": 0.02, "nb_parallel": 18, "variable_h": 1e-3}
