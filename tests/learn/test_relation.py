@@ -14,7 +14,16 @@ from zsl_lib.errors import DataError
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.metrics import evaluate
 
-QUICK = RelationConfig(embedding=16, attribute_hidden=16, hidden=32, lr=3e-3, batch_size=32, epochs=3)
+QUICK = RelationConfig(
+    embedding=16,
+    attribute_hidden=16,
+    hidden=32,
+    lr=3e-3,
+    backbone_lr=1.0,
+    weight_decay=1e-5,
+    batch_size=32,
+    epochs=3,
+)
 
 
 class Pixels(nn.Module):
@@ -113,8 +122,19 @@ def test_scores_are_those_of_the_network_and_differentiable_for_an_attack(data):
 
 def test_the_rate_falls_by_a_tenth_after_every_few_epochs(data):
     config = replace(QUICK, lr=0.01, every=2, epochs=5)
-    found = [entry["lr"] for entry in learner(config).fit(data, progress=False).history]
+    model = learner(config).fit(data, progress=False)
+    found = [entry["lr"] for entry in model.history]
     assert found == pytest.approx([0.01, 0.01, 0.009, 0.009, 0.0081])
+
+
+def test_the_backbone_has_a_rate_of_its_own(data):
+    moved = []
+    for share in (1.0, 0.01):
+        backbone = Pixels()
+        trained = learner(replace(QUICK, weight_decay=0.0, backbone_lr=share), backbone=backbone)
+        trained.fit(data, epochs=1, progress=False)
+        moved.append((trained.net.backbone.map.weight - backbone.map.weight).abs().max().item())
+    assert 0 < moved[1] < 0.05 * moved[0]
 
 
 @pytest.mark.parametrize("changes", [{"noise": 8.0}, {"freeze": True}])
