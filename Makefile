@@ -129,6 +129,7 @@ bench: $(SETUP) ## measure speed and memory; the records go to results/ (some mi
 	$(PY) benchmarks/abp_speed.py
 	$(PY) benchmarks/compatibility_speed.py
 	$(PY) benchmarks/relation_speed.py
+	$(PY) benchmarks/adversarial_speed.py
 
 clean: ## remove what was built (the environment stays)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

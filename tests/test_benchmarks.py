@@ -166,3 +166,24 @@ def test_the_relation_network_has_records_of_both_forms(relation_speed, tmp_path
     capsys.readouterr()
     relation_speed.print_own_peak("split", "cub_size")
     assert 10 < float(capsys.readouterr().out) < 1e5
+
+
+def test_every_scheme_of_adversarial_training_has_a_record(tmp_path, monkeypatch):
+    import adversarial_speed as speed
+
+    monkeypatch.setattr(speed, "SIZES", {"hangul_size": speed.Size(4, 1, 8, 5, 3, (2, 2, 2, 4))})
+    monkeypatch.setattr(speed.strength, "__defaults__", (8,))
+    arguments = ["--repeats", "2", "--device", "cpu", "--results-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["adversarial_speed.py", *arguments])
+    speed.main()
+    found = {p.stem: json.loads(p.read_text())["metrics"] for p in (tmp_path / "speed_adversarial").iterdir()}
+    kinds = {*speed.SCHEMES, "parts_3", "parts_9"}
+    strengths = {f"hangul-strength_{radius}-0" for radius in (1, 2, 4)}
+    assert set(found) == {f"hangul_size-{kind}-0" for kind in kinds} | strengths
+    assert found["hangul_size-clean-0"]["times_clean"] == 1
+    assert found["hangul_size-reuse_3-0"]["count"] == pytest.approx(10 / 3, abs=1e-3)
+    assert all(found["hangul_size-parts_3-0"][f"{part}_ms"] > 0 for part in ("search", "backward"))
+    for one in (found[name] for name in strengths):
+        assert one["clean"] < one["fast"]
+        assert one["clean"] < one["reuse_3"]
+        assert one["reuse_3_bf16"] == pytest.approx(one["reuse_3"], rel=0.05)
