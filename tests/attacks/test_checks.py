@@ -26,14 +26,14 @@ def linear_problem(classes: int = 5, pixels: int = 12, n: int = 40):
 
 
 def one_pixel(f, **settings) -> Probe:
-    """A two-class problem of one pixel: the wrong class's score is f of the pixel's shift."""
-    x = torch.full((1, 1), CENTRE)
+    """Forty times a two-class problem of one pixel: the wrong class's score is f of the pixel's shift."""
+    x = torch.full((40, 1), CENTRE)
 
     def scores(x: Tensor) -> Tensor:
         other = f(x[:, 0] - CENTRE)
         return torch.stack([torch.zeros_like(other), other], 1)
 
-    return Probe(scores, x, torch.zeros(1, dtype=torch.int64), **settings)
+    return Probe(scores, x, torch.zeros(40, dtype=torch.int64), **settings)
 
 
 def by_name(findings: list[Finding]) -> dict[str, bool | None]:
@@ -90,6 +90,17 @@ def test_huge_scores_hide_the_gradient_of_the_cross_entropy_alone():
     assert checks.losses(honest).passed is True
 
 
+def test_one_image_is_no_alarm_and_two_are():
+    """Nothing falls at radius 1; a black box that cheats breaks one or two of ten images."""
+    x, y = torch.full((10, 1), CENTRE), torch.zeros(10, dtype=torch.int64)
+    probe = Probe(lambda x: torch.cat([x * 0, x - CENTRE - 5], 1), x, y, radius=1.0)
+    assert probe.accuracy() == 100
+    for broken, passed in ((1, True), (2, False)):
+        far = torch.arange(10)[:, None] < broken
+        probe.black_boxes = {f"{broken}": lambda scores, x, y, far=far, **options: x + 10.0 * far}
+        assert checks.white_over_black(probe).passed is passed
+
+
 def test_random_scores_are_noticed():
     scores, x, y, _ = linear_problem()
     source = rng(3)
@@ -124,14 +135,14 @@ def test_a_hill_on_the_way_makes_one_step_stronger_than_many():
 
 def test_a_corner_in_the_way_needs_more_steps():
     """The second pixel matters only behind the first one's 9 of 10, too late for nine steps."""
-    x = torch.full((1, 2), CENTRE)
+    x = torch.full((40, 2), CENTRE)
 
     def scores(x: Tensor) -> Tensor:
         a, b = (x - CENTRE).T
         other = 0.01 * a + b * (a > 9) - 7
         return torch.stack([torch.zeros_like(other), other], 1)
 
-    probe = Probe(scores, x, torch.zeros(1, dtype=torch.int64), radius=10.0)
+    probe = Probe(scores, x, torch.zeros(40, dtype=torch.int64), radius=10.0)
     assert checks.more_steps(probe).passed is False
     assert checks.step_sizes(probe).passed is False
 

@@ -62,7 +62,7 @@ class Probe:
     ----------
     scores, x, y, radius, norm, bounds: as :func:`zsl_lib.attacks.pgd` takes them; a few dozen images do.
     steps: of the PGD that is to be believed.
-    slack: points of accuracy by which a comparison may miss.
+    slack: points of accuracy by which a comparison may miss, and one image in any case.
     black_boxes: attacks by name that use no gradient of ``scores``, such as ZOO or :func:`transfer`.
     seed: of what is random.
 
@@ -94,7 +94,8 @@ class Probe:
         if not right.any():
             raise DataError("scores", found="no image recognised", expected="one to attack at least")
         self.scores, self.x, self.y = scores, x[right], y[right]
-        self.radius, self.norm, self.steps, self.slack = radius, norm, steps, slack
+        self.radius, self.norm, self.steps = radius, norm, steps
+        self.slack = max(slack, 100 / len(self.x)) + 1e-9
         self.bounds, self.seed, self.classes = bounds, seed, values.shape[1]
         self.black_boxes = dict(black_boxes or {})
         self.excess: dict[str, float] = {}
