@@ -242,9 +242,9 @@ def check(full: RobustEvaluation, stranger: EndToEnd, options: argparse.Namespac
 
 
 def sweep(few: RobustEvaluation) -> pd.DataFrame:
-    """AU, AS and H by γ: clean (0), attacked without γ (1), at every γ (2); IFGSM at the middle radius."""
-    grid = gamma_grid(few.run(), few.run(pgd, radius=MIDDLE))
-    table = few.sweep(grid, pgd, radius=MIDDLE)
+    """AU, AS and H by γ: clean (0), attacked without γ (1) and at every γ (2), on the margin."""
+    attack = partial(pgd, radius=MIDDLE, loss="margin")
+    table = few.sweep(gamma_grid(few.run(), few.run(attack)), attack)
     return table.assign(kind=table["kind"].map({"clean": 0, "fixed": 1, "adaptive": 2}))
 
 
