@@ -24,7 +24,7 @@
 dataset = "hangul"  # hangul, or real data with images: CUB100, CUB; then take n_images = 6 or so
 root = ""  # folder of the real benchmarks; empty: ZSL_DATA_DIR, else data/
 seed = 0  # seed of which images are attacked, and of what is random in attacks; 0 or larger
-n_images = 40  # unseen images that are attacked; 2 or more
+n_images = 40  # unseen images that are attacked; so many that some are recognised
 radius = 4.0  # of the attacks that have one, in pixels of [0, 255]; 1, 2 and 4 in paper 2
 cw_steps = 100  # of Adam in each of CW's rounds; 9 in paper 2, 10000 in CW's own; 1 or larger
 zoo_images = 4  # images for ZOO, which needs thousands of queries each; 1 to n_images
@@ -520,7 +520,7 @@ print("IFGSM falls with the radius:", left["IFGSM"] == sorted(left["IFGSM"], rev
 # %% mystnb={"image": {"alt": "Upper row: a letter, clean and under seven attacks, looking much alike. Lower row: the differences, magnified: speckles all over the picture for noise and the attacks in l-infinity, a few strokes' edges for DeepFool-l2 and CW."}}
 shown = ["noise (signs)", "FGSM", "IFGSM", "WRM", "DeepFool-ℓ∞", "DeepFool-ℓ2", "CW-ℓ2"]
 tried = torch.stack([scores(moved[name]).argmax(1) != y for name in shown[4:]]).all(0)
-i = int((right & tried).nonzero()[0])
+i = int((right.double() + tried.double()).argmax())  # recognised, then misread by all three
 
 
 def picture(axis, image, title):
@@ -553,7 +553,7 @@ for row, (name, attack) in zip(axes, {"FGSM": attacks.fgsm, "IFGSM": attacks.pgd
 plt.show()
 
 # %% [markdown]
-# The paper finds perturbations perceptible from $\rho > 4$ on, in birds. On a letter, which is mostly blank paper, one sees them a little earlier; and the letter stays legible far beyond.
+# The paper finds perturbations perceptible from $\rho > 4$ on, in birds. So it is on a letter, whose blank paper turns mottled; but the letter stays legible far beyond, and the recogniser has misread it long before.
 #
 # ## Standard and generalised
 #
