@@ -30,8 +30,8 @@ class RelationConfig:
     """Settings of :class:`RelationLearner`.
 
     Where they are not the paper's, the defaults were chosen on hangul's validation classes, by T1 and H.
-    At the paper's rate and weight decay twelve epochs hardly begin; with more of either, the backbone is
-    lost to the training classes.
+    At the paper's rate and weight decay as many epochs suffice for the training classes and leave others
+    near chance.
 
     embedding, attribute_hidden, hidden, combine, temperature: see
         :class:`~zsl_lib.models.relation.RelationNetwork`.
