@@ -305,7 +305,7 @@ ax.contourf(axis, axis, shade, levels=[-0.5, 0.5, 1.5, 2.5], colors=colours, alp
 ax.scatter(*X.T, c=[colours[c] for c in Y], s=6)
 for i in range(0, 24):
     corner = (X[i] - rho).tolist()
-    ax.add_patch(plt.Rectangle(corner, 2 * rho, 2 * rho, fill=False, lw=0.7))
+    ax.add_patch(plt.Rectangle(corner, 2 * rho, 2 * rho, fill=False, ec="0.35", lw=0.7))
     ax.plot(*torch.stack([X[i], worst[i]]).T, color="k", lw=1, marker="o", ms=3, markevery=[1])
 ax.set(xlabel="first pixel", ylabel="second pixel", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
 plt.show()
@@ -420,7 +420,7 @@ for radius, part in weak.groupby("ρ"):
         (line,) = ax.plot(one["N"], one[what], marker="o", ms=4, label=f"ρ = {radius}")
         ax.plot(ten["N"], ten[what], "x", ms=8, color=line.get_color())
         ax.set(xlabel="steps N (× : ten runs)", ylabel=what, xscale="log")
-axes[1].legend()
+axes[1].legend(bbox_to_anchor=(1, 1), loc="upper left")
 plt.show()
 
 # %%
@@ -475,7 +475,7 @@ for ax, uniform in zip(axes, (False, True), strict=True):
             ax.plot(counts, shares, line, marker="o", ms=4, color=f"C{[1.0, 1.25, 2.5].index(total)}", label=f"{total}ρ in all" if p == 1 else None)
     ax.set(xlabel="steps N", title="from a uniform point" if uniform else "from the clean image")
 axes[0].set(ylabel="pixels at the right face (%)")
-axes[1].legend(title="dotted: 9 of 10 signs right")
+axes[1].legend(title="dotted: 9 of\n10 signs right", bbox_to_anchor=(1, 1), loc="upper left")
 plt.show()
 
 # %%

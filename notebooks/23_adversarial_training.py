@@ -342,9 +342,10 @@ plt.show()
 # %% mystnb={"image": {"alt": "T1 under attack against clean T1, one labelled point an arm: arms with wide radii lie higher."}}
 fig, ax = plt.subplots(figsize=(6, 4))
 attack = f"ρ = {max(radii):g}"
-for arm, row in table.iterrows():
+for i, (arm, row) in enumerate(table.iterrows()):
     ax.plot(row["ρ = 0"], row[attack], "o")
-    ax.annotate(arm, (row["ρ = 0"], row[attack]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    beside = {"xytext": (4, 4 - 14 * (i % 2)), "textcoords": "offset points"}
+    ax.annotate(arm, (row["ρ = 0"], row[attack]), **beside, fontsize=8)
 ax.set(xlabel="T1, clean (%)", ylabel=f"T1, attacked with {attack} (%)")
 ax.margins(x=0.25)
 plt.show()
