@@ -28,7 +28,8 @@
 seed = 0  # seed of weights, data and batches; 0 or larger
 classes = 10  # seen classes of hangul that the last experiment learns; 2 to 95
 epochs = 14  # its passes over the training images; the radius grows over the first ten; 2 or more
-small_radius, large_radius = 8.0, 64.0  # its two radii, pixels of [0, 255]
+small_radius = 8.0  # the smaller of its radii, pixels of [0, 255]
+large_radius = 64.0  # the larger one, pixels of [0, 255]
 
 # %%
 import matplotlib.pyplot as plt

@@ -198,7 +198,7 @@ for kind, told in kinds.items():
 base.net.zero_grad()
 
 # %% [markdown]
-# (The relation network's own part is small beside the backbone's.) Paper 2's §5.4 calls the overhead negligible; by the count it is a factor of 3.3 to 4 over clean training. Its own Table 10 says so too:
+# (The relation network's own part is small beside the backbone's. For convolutions in groups, such as EfficientNet's, PyTorch overcounts the gradient in the weights, and the ratios come out wrong.) Paper 2's §5.4 calls the overhead negligible; by the count it is a factor of 3.3 to 4 over clean training. Its own Table 10 says so too:
 
 # %%
 paper = pd.DataFrame(
