@@ -225,7 +225,7 @@ def anova(r):
     a = r.mean(1, keepdim=True) - r.mean()
     b = r.mean(0, keepdim=True) - r.mean()
     e = r - r.mean() - a - b
-    return pd.Series({"image, $a_i$": a.var(), "class, $b_j$": b.var(), "both, $e_{ij}$": e.var()}).astype(float)
+    return pd.Series({"image, aᵢ": a.var(), "class, bⱼ": b.var(), "both, eᵢⱼ": e.var()}).astype(float)
 
 
 # %%
@@ -233,7 +233,7 @@ def anova(r):
 W_f, W_g = torch.randn(2, 64, 512, generator=rng, dtype=torch.float64)
 v = torch.randn(64, generator=rng, dtype=torch.float64)
 linear = ((f_batch @ W_f.T)[:, None] + g @ W_g.T) @ v
-print("without the ReLU, share of e:", round(anova(linear)["both, $e_{ij}$"] / linear.var().item(), 6))
+print("without the ReLU, share of e:", round(anova(linear)["both, eᵢⱼ"] / linear.var().item(), 6))
 print("and the classes named:", linear.argmax(1).unique().numel())
 
 # %% [markdown]
@@ -312,7 +312,7 @@ tables = {what: model.scores(x_unseen, s_all) for what, model in models.items()}
 shares = pd.DataFrame({what: anova(r) / anova(r).sum() for what, r in tables.items()}).T
 for what, r in tables.items():
     b = (r.mean(0) - r.mean()) / r.std()
-    shares.loc[what, "seen minus unseen $b_j$ (sd)"] = float(b[is_seen].mean() - b[~is_seen].mean())
+    shares.loc[what, "seen minus unseen bⱼ (sd)"] = float(b[is_seen].mean() - b[~is_seen].mean())
 plots.table(shares, precision=2)
 
 
@@ -338,7 +338,7 @@ class WithoutClassEffect:
 rows = {}
 for what in ("concatenation", "product, γ = √d"):
     rows[what] = row(tuned[what], validation)
-    rows[f"{what}, without $b_j$"] = row(WithoutClassEffect(tuned[what], validation), validation)
+    rows[f"{what}, without bⱼ"] = row(WithoutClassEffect(tuned[what], validation), validation)
 plots.table(pd.DataFrame(rows).T)
 
 # %% [markdown]

@@ -318,7 +318,7 @@ def checked(evaluation, other):
 
 
 honest = evaluations["DEM"].few(few)
-plots.table(checked(honest, targets["ABP"]), index=False)
+plots.table(checked(honest, targets["ABP"]), prose=["check", "measured"], index=False)
 
 # %% [markdown]
 # *Cross-entropy guides as the margin does*: NO. The others pass, and rightly: the attack stays in its ball, beats noise, has converged, to a point that is
@@ -343,7 +343,7 @@ plots.table(pd.DataFrame(rows).T)
 
 # %%
 table = checked(defended, targets["ABP"])
-plots.table(table, index=False)
+plots.table(table, prose=["check", "measured"], index=False)
 
 # %%
 # NBVAL_CHECK_OUTPUT

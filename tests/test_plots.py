@@ -28,6 +28,14 @@ def test_a_table_rounds_as_told():
     assert "row_heading" not in text
 
 
+def test_prose_breaks_and_begins_at_the_left():
+    text = plots.table(pd.DataFrame({"T1": [1.0, float("nan")], "why": ["a", "b"]}), prose=["why"]).data
+    assert "white-space: normal" in text
+    assert "text-align: left" in text
+    assert text.count("–") == 1
+    assert "white-space" not in plots.table(FRAME).data
+
+
 def test_a_table_sets_the_best_values_in_bold():
     best = pd.DataFrame({"H": [False, True]})
     text = plots.table(FRAME, best=best).data

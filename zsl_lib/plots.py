@@ -105,6 +105,7 @@ def table(
     precision: int = 1,
     formats: Mapping[str, str] | None = None,
     best: pd.DataFrame | None = None,
+    prose: Sequence[str] = (),
     index: bool = True,
 ) -> Any:
     """A frame as an HTML table for a notebook, the same text for the same frame in every run.
@@ -112,16 +113,21 @@ def table(
     Parameters
     ----------
     precision: decimals of numbers; ``formats`` gives columns a format of their own, e.g. ``{"lr": "{:g}"}``.
+        What is missing (NaN) is a dash.
     best: True where a value is set in bold; its columns are among the frame's.
+    prose: columns of sentences, which begin at the left and break.
     index: False leaves the row labels out.
     """
     from IPython.display import HTML  # only notebooks need it
 
     name = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]
-    styler = frame.style.set_uuid(name).format(dict(formats or {}), precision=precision)
+    styler = frame.style.set_uuid(name).format(dict(formats or {}), precision=precision, na_rep="–")
     if best is not None:
         weights = best.map(lambda is_best: "font-weight: bold" if is_best else "")
         styler = styler.apply(lambda column: weights[column.name], subset=list(best.columns))
+    if prose:
+        kind = {"text-align": "left", "white-space": "normal", "min-width": "14rem"}
+        styler = styler.set_properties(subset=list(prose), **kind)
     if not index:
         styler = styler.hide(axis="index")
     return HTML(styler.to_html())
