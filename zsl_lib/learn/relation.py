@@ -125,13 +125,19 @@ class RelationLearner(EpochLearner):
     def scores(self, x: Tensor, semantics: Tensor, *, batch: int = 256) -> Tensor:
         """Scores ``[N, C]`` on the CPU of images ``[N, channels, h, w]`` and descriptions ``[C, K]``.
 
-        Images are uint8 or float in pixels of [0, 255]. Features of the backbone ``[N, width]`` do as well.
+        Images are uint8 or float in pixels of [0, 255]. Features ``[N, width]`` do as well where the backbone
+        was left as it is.
 
         Raises
         ------
-        DataError: before :meth:`fit`, or K is not that of the data learned from.
+        DataError: before :meth:`fit`, K is not that of the data learned from, or features where the backbone
+            has learned.
         """
         given = self.score_function(semantics)
+        if x.ndim == 2 and not self.config.freeze:
+            hint = "dataclasses.replace(dataset, features=None)"
+            found, expected = "features", "images, since the backbone has learned"
+            raise DataError(f"{type(self).__name__}.scores: x", found=found, expected=expected, hint=hint)
         with self._autocast():
             parts = [given(part.to(self.device)).float().cpu() for part in x.split(batch)]
         return torch.cat(parts)
