@@ -24,6 +24,8 @@ endif
 export JUPYTER_PATH := $(abspath $(VENV))/share/jupyter
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# Threads that wait must not spin: beside any other program, small networks become twenty times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 PAIRS := $(SOURCES:.py=.ipynb)
