@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from clocks import in_turns, milliseconds, peak_mb, quartiles
+from clocks import in_turns, milliseconds, peak_mb, process_peak_mb, quartiles
+from clocks import write as write_record
 from loops import LOOPS, SIZES, random_data, visit
 
-from zsl_lib import record
 from zsl_lib.classify import SyntheticRecogniser
 from zsl_lib.data import load
 from zsl_lib.device import pick_device
@@ -113,8 +111,7 @@ def peak_memory(loop: str, size: str, options: argparse.Namespace) -> float:
 
 @functools.cache  # "nothing" is asked for with every loop
 def _process_peak(loop: str, size: str) -> float:
-    command = [sys.executable, __file__, "--memory-of", loop, size]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return process_peak_mb(__file__, "--memory-of", loop, size)
 
 
 def print_own_peak(loop: str, size: str) -> None:
@@ -197,32 +194,9 @@ def curve(loop: str, seed: int, device: str, tuning: Any, x: Any, y: Any) -> lis
     return points
 
 
-def write(
-    options: argparse.Namespace,
-    experiment: str,
-    dataset: str,
-    method: str,
-    metrics: dict[str, float],
-    parameters: dict[str, Any],
-    seed: int = 0,
-) -> None:
-    written = (
-        record.Stopwatch()
-        .record(
-            experiment,
-            dataset,
-            method,
-            seed=seed,
-            parameters=parameters | {"threads": torch.get_num_threads()},
-            metrics=metrics,
-            selection="none",
-            device=pick_device(options.device),
-            command=f"python benchmarks/abp_speed.py --repeats {options.repeats}",
-        )
-        .write(options.results_dir)
-    )
-    shown = {k: round(v, 2) for k, v in metrics.items() if not k.endswith(("_low", "_high"))}
-    print(f"{written.parent.name}/{written.name}: {shown}", flush=True)
+def write(options: argparse.Namespace, *what: Any, seed: int = 0) -> None:
+    """A record of this benchmark: see :func:`clocks.write`."""
+    write_record(options, *what, script="abp_speed.py", seed=seed, device=pick_device(options.device))
 
 
 def main() -> None:

@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 from clocks import in_turns, milliseconds, quartiles
-from torch import Tensor, nn
+from clocks import write as write_record
+from torch import Tensor
 from torch.nn import functional as F
 
-from zsl_lib import record
 from zsl_lib.attacks.common import per_image
 from zsl_lib.data import load
 from zsl_lib.device import pick_device
 from zsl_lib.files import project_root
 from zsl_lib.learn.adversarial import adversarial_loss, ascend
-from zsl_lib.models.backbone import SmallResNet, hangul_backbone
+from zsl_lib.models.backbone import SmallResNet, hangul_backbone, untrained_resnet34
 from zsl_lib.models.relation import RelationNetwork
 
 
@@ -59,28 +59,12 @@ SCHEMES: dict[str, tuple[dict[str, Any], int]] = {
 }  # a replay of the free scheme is a clean iteration and a sign
 
 
-class ResNet34(nn.Module):
-    """torchvision's, with random weights, as a backbone of 512 features."""
-
-    width = 512
-
-    def __init__(self) -> None:
-        super().__init__()
-        from torchvision.models import resnet34
-
-        self.net = resnet34(weights=None)
-        self.net.fc = nn.Identity()
-
-    def features(self, images: Tensor) -> Tensor:
-        return self.net(images)
-
-
 class Iteration:
     """A relation network of a size, random images, and what an iteration of training does with them."""
 
     def __init__(self, size: Size, device: str) -> None:
         where, rng = pick_device(device), torch.Generator().manual_seed(0)
-        backbone = SmallResNet(2, size.widths) if any(size.widths) else ResNet34()
+        backbone = SmallResNet(2, size.widths) if any(size.widths) else untrained_resnet34()
         self.net = RelationNetwork(backbone, size.attributes, generator=rng)
         self.net.to(where, memory_format=torch.channels_last).train()
         self.adam = torch.optim.Adam(self.net.parameters(), lr=1e-6, fused=True)
@@ -176,26 +160,19 @@ def strength(options: argparse.Namespace, images: int = 512) -> None:
 
 
 def write(options: argparse.Namespace, size: str, method: str, metrics: dict[str, float]) -> None:
-    threads = torch.get_num_threads()
-    chosen = f" --threads {options.threads}" if options.threads else ""
+    """A record of this benchmark: see :func:`clocks.write`."""
     known = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(SIZES.get(size, Size())).items()}
-    written = (
-        record.Stopwatch()
-        .record(
-            "speed_adversarial",
-            size,
-            method,
-            seed=0,
-            parameters=known | {"repeats": options.repeats, "threads": threads},
-            metrics=metrics,
-            selection="none",
-            device=pick_device(options.device),
-            command=f"python benchmarks/adversarial_speed.py --repeats {options.repeats}{chosen}",
-        )
-        .write(options.results_dir)
+    write_record(
+        options,
+        "speed_adversarial",
+        size,
+        method,
+        metrics,
+        known | {"repeats": options.repeats},
+        script="adversarial_speed.py",
+        device=pick_device(options.device),
+        digits=3,
     )
-    shown = {k: round(v, 3) for k, v in metrics.items() if not k.endswith(("_low", "_high"))}
-    print(f"{written.parent.name}/{written.name}: {shown}", flush=True)
 
 
 def main() -> None:

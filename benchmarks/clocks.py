@@ -1,8 +1,10 @@
-"""How the benchmarks measure time and memory."""
+"""How the benchmarks measure time and memory, and write down what they found."""
 
 from __future__ import annotations
 
+import argparse
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from zsl_lib import record
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
@@ -44,3 +48,46 @@ def peak_mb() -> float:
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def process_peak_mb(script: str, *words: str) -> float:
+    """The number that ``python script words`` prints: the :func:`peak_mb` of a process of its own."""
+    command = [sys.executable, script, *words]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def write(
+    options: argparse.Namespace,
+    experiment: str,
+    dataset: str,
+    method: str,
+    metrics: dict[str, float],
+    parameters: dict[str, Any],
+    *,
+    script: str,
+    seed: int = 0,
+    device: torch.device | None = None,
+    digits: int = 2,
+) -> None:
+    """One record in ``options.results_dir``; what it has but quartiles is printed with so many digits.
+
+    The record's command is ``script`` with the repeats, and the threads where they were chosen.
+    """
+    chosen = f" --threads {options.threads}" if options.threads else ""
+    written = (
+        record.Stopwatch()
+        .record(
+            experiment,
+            dataset,
+            method,
+            seed=seed,
+            parameters=parameters | {"threads": torch.get_num_threads()},
+            metrics=metrics,
+            selection="none",
+            device=device or "cpu",
+            command=f"python benchmarks/{script} --repeats {options.repeats}{chosen}",
+        )
+        .write(options.results_dir)
+    )
+    shown = {k: round(v, digits) for k, v in metrics.items() if not k.endswith(("_low", "_high"))}
+    print(f"{written.parent.name}/{written.name}: {shown}", flush=True)

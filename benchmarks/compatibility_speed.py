@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from clocks import in_turns, peak_mb, quartiles
+from clocks import in_turns, peak_mb, process_peak_mb, quartiles, write
 from one_shot import ONE_SHOT
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from zsl_lib import record
 from zsl_lib.embedding import model
 from zsl_lib.embedding.moments import MomentModel, blocks, collect
 from zsl_lib.files import project_root
@@ -133,7 +130,16 @@ def measure(options: argparse.Namespace, name: str) -> None:
             if form == "blocks":
                 metrics |= quartiles(summing[form], "sum_ms")
             metrics["peak_mb"] = peak_memory(method, form, name)
-            write(options, name, f"{method}_{form}", metrics, rounds)
+            parameters = asdict(problem.size) | {"block": BLOCK, "repeats": rounds}
+            write(
+                options,
+                "speed_compatibility",
+                name,
+                f"{method}_{form}",
+                metrics,
+                parameters,
+                script="compatibility_speed.py",
+            )
 
 
 def _sum(method: str, problem: Problem) -> None:
@@ -147,9 +153,8 @@ def peak_memory(method: str, form: str, size: str) -> float:
 
 @functools.cache  # "nothing" is asked for with every method
 def _process_peak(method: str, form: str, size: str) -> float:
-    threads = ["--threads", str(torch.get_num_threads())]
-    command = [sys.executable, __file__, *threads, "--memory-of", method, form, size]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    threads = str(torch.get_num_threads())
+    return process_peak_mb(__file__, "--threads", threads, "--memory-of", method, form, size)
 
 
 def print_own_peak(method: str, form: str, size: str) -> None:
@@ -157,29 +162,6 @@ def print_own_peak(method: str, form: str, size: str) -> None:
     if method != "nothing":
         fit(method, form, problem)()
     print(peak_mb())
-
-
-def write(
-    options: argparse.Namespace, size: str, method: str, metrics: dict[str, float], rounds: int
-) -> None:
-    threads = torch.get_num_threads()
-    chosen = f" --threads {options.threads}" if options.threads else ""
-    written = (
-        record.Stopwatch()
-        .record(
-            "speed_compatibility",
-            size,
-            method,
-            seed=0,
-            parameters=asdict(SIZES[size]) | {"block": BLOCK, "repeats": rounds, "threads": threads},
-            metrics=metrics,
-            selection="none",
-            command=f"python benchmarks/compatibility_speed.py --repeats {options.repeats}{chosen}",
-        )
-        .write(options.results_dir)
-    )
-    shown = {k: round(v, 2) for k, v in metrics.items() if not k.endswith(("_low", "_high"))}
-    print(f"{written.parent.name}/{written.name}: {shown}", flush=True)
 
 
 def main() -> None:

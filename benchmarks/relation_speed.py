@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from clocks import in_turns, peak_mb, quartiles
+from clocks import in_turns, peak_mb, process_peak_mb, quartiles, write
 from torch import Tensor
 
-from zsl_lib import record
 from zsl_lib.files import project_root
 from zsl_lib.models.backbone import SmallResNet
 from zsl_lib.models.relation import RelationNetwork
@@ -102,7 +99,8 @@ def measure(options: argparse.Namespace, name: str) -> None:
         for what, of in times.items():
             metrics |= quartiles(of[form], f"{what}_ms")
             metrics |= quartiles(of[form] / of["split"], f"{what}_times_split")
-        write(options, name, form, metrics)
+        parameters = asdict(SIZES[name]) | {"repeats": options.repeats}
+        write(options, "speed_relation", name, form, metrics, parameters, script="relation_speed.py")
 
 
 def peak_memory(form: str, size: str) -> float:
@@ -112,8 +110,8 @@ def peak_memory(form: str, size: str) -> float:
 
 @functools.cache  # "nothing" is asked for with every form
 def _process_peak(form: str, size: str) -> float:
-    command = [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--memory-of", form, size]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    threads = str(torch.get_num_threads())
+    return process_peak_mb(__file__, "--threads", threads, "--memory-of", form, size)
 
 
 def print_own_peak(form: str, size: str) -> None:
@@ -121,27 +119,6 @@ def print_own_peak(form: str, size: str) -> None:
     if form != "nothing":
         step(form)
     print(peak_mb())
-
-
-def write(options: argparse.Namespace, size: str, form: str, metrics: dict[str, float]) -> None:
-    threads = torch.get_num_threads()
-    chosen = f" --threads {options.threads}" if options.threads else ""
-    written = (
-        record.Stopwatch()
-        .record(
-            "speed_relation",
-            size,
-            form,
-            seed=0,
-            parameters=asdict(SIZES[size]) | {"repeats": options.repeats, "threads": threads},
-            metrics=metrics,
-            selection="none",
-            command=f"python benchmarks/relation_speed.py --repeats {options.repeats}{chosen}",
-        )
-        .write(options.results_dir)
-    )
-    shown = {k: round(v, 2) for k, v in metrics.items() if not k.endswith(("_low", "_high"))}
-    print(f"{written.parent.name}/{written.name}: {shown}", flush=True)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -73,6 +74,17 @@ def test_the_command_writes_records_of_every_loop(tmp_path, monkeypatch):
     assert set(found) == {f"cub_size-{loop}-0" for loop in abp_speed.LOOPS}
     assert found["cub_size-library-0"]["times_library"] == pytest.approx(1)
     assert found["cub_size-library-0"]["ms_low"] <= found["cub_size-library-0"]["ms"]
+
+
+@pytest.mark.parametrize(("threads", "end"), [(None, ""), (3, " --threads 3")])
+def test_a_record_names_the_command_that_makes_it(tmp_path, threads, end):
+    from clocks import write
+
+    options = argparse.Namespace(threads=threads, repeats=4, results_dir=tmp_path)
+    write(options, "speed", "toy", "abp", {"ms": 1.0}, {"batch": 5}, script="any.py", seed=2)
+    values = json.loads((tmp_path / "speed" / "toy-abp-2.json").read_text())
+    assert values["command"] == f"python benchmarks/any.py --repeats 4{end}"
+    assert values["parameters"] == {"batch": 5, "threads": torch.get_num_threads()}
 
 
 @pytest.fixture

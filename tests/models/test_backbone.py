@@ -21,6 +21,7 @@ from zsl_lib.models.backbone import (
     hangul_backbone,
     resnet34,
     save_checkpoint,
+    untrained_resnet34,
 )
 
 
@@ -176,6 +177,32 @@ def test_resnet34s_features_are_what_torchvisions_classifier_gets(weights: Path)
         scores = whole.eval()((images / 255 - mean) / std)
         torch.testing.assert_close(whole.fc(found), scores)
     assert found.shape == (2, network.width) == (2, 512)
+
+
+def test_an_untrained_resnet34_has_the_layers_of_the_trained_one(weights: Path) -> None:
+    before = torch.get_rng_state()
+    network, again, other = (untrained_resnet34(seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    trained = resnet34(weights)
+    shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (network, trained)]
+    assert shapes[0] == shapes[1]
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    with torch.no_grad():
+        a, b, c = (net.features(images) for net in (network, again, other))
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, c)
+    network.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        assert torch.equal(network.features(images), trained.features(images))
+
+
+def test_without_torchvision_an_untrained_resnet34_says_how_to_get_it(monkeypatch) -> None:
+    def broken(name: str):
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(backbones, "_beside_cpu_torch", broken)
+    with pytest.raises(ImportError, match=r"torchvision\.models: .*zsl-book\[images\]"):
+        untrained_resnet34()
 
 
 def test_what_is_no_resnet34(weights: Path, tmp_path: Path) -> None:

@@ -63,7 +63,12 @@ def per_image(name: str, value: float | Tensor, x: Tensor) -> Tensor:
         raise DataError(name, found=f"shape {list(given.shape)}", expected=f"a number or [{len(x)}]")
     if not bool(((given >= 0) & given.isfinite()).all()):
         raise DataError(name, found=f"{given.min():g}", expected="0 or larger, in pixels")
-    return given.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return beside(given.expand(len(x)), x)
+
+
+def beside(values: Tensor, x: Tensor) -> Tensor:
+    """One value an image ``[n]`` as ``[n, 1, ...]``, with as many axes as x."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def margin(values: Tensor, y: Tensor) -> Tensor:
@@ -120,8 +125,7 @@ def norms(delta: Tensor, norm: Norm) -> Tensor:
     """Norm of each row of ``[n, ...]``, as ``[n, 1, ...]``."""
     check_choice("norm", norm, ("linf", "l2"))
     order = 2 if norm == "l2" else torch.inf
-    flat: Tensor = torch.linalg.vector_norm(delta.flatten(1), order, dim=1)
-    return flat.reshape(-1, *[1] * (delta.ndim - 1))
+    return beside(torch.linalg.vector_norm(delta.flatten(1), order, dim=1), delta)
 
 
 def direction(slope: Tensor, norm: Norm) -> Tensor:

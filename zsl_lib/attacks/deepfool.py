@@ -17,6 +17,7 @@ from zsl_lib.attacks.common import (
     Bounds,
     Norm,
     Scores,
+    beside,
     check_choice,
     check_counts,
     check_inputs,
@@ -98,5 +99,5 @@ def _step(values: Tensor, slopes: Tensor, y: Tensor, others: Tensor, norm: Norm,
     way = torch.where(length > 0, gaps / length, torch.inf)
     nearest, k = way.min(1)
     slope = slopes[torch.arange(len(k), device=k.device), k]
-    nearest = torch.where(nearest.isfinite(), nearest + edge, 0.0).reshape(-1, *[1] * (slope.ndim - 1))
-    return nearest * direction(slope, norm)
+    nearest = torch.where(nearest.isfinite(), nearest + edge, 0.0)
+    return beside(nearest, slope) * direction(slope, norm)

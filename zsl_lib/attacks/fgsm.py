@@ -11,18 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zsl_lib.attacks.common import (
-    PIXELS,
-    Bounds,
-    Loss,
-    Norm,
-    Scores,
-    check_inputs,
-    direction,
-    gradient,
-    per_image,
-    project,
-)
+from zsl_lib.attacks.common import PIXELS, Bounds, Loss, Norm, Scores
+from zsl_lib.attacks.pgd import pgd
 
 
 def fgsm(
@@ -49,7 +39,4 @@ def fgsm(
     ------
     DataError: x outside the bounds, a label that is no column, a negative radius, scores without gradient.
     """
-    check_inputs(x, y, bounds)
-    rho = per_image("radius", radius, x)
-    slope, _ = gradient(scores, x, y, loss)
-    return project(x + rho * direction(slope, norm), x, rho, norm, bounds)
+    return pgd(scores, x, y, radius=radius, steps=1, step=radius, norm=norm, loss=loss, bounds=bounds)

@@ -19,6 +19,7 @@ from zsl_lib.attacks.common import (
     Loss,
     Norm,
     Scores,
+    beside,
     check_choice,
     check_counts,
     check_inputs,
@@ -92,4 +93,4 @@ def worse_of(scores: Scores, a: Tensor, b: Tensor, y: Tensor, loss: Loss) -> Ten
         rank.append((values.argmax(1) != y, loss_values(values, y, loss)))
     (a_wrong, a_loss), (b_wrong, b_loss) = rank
     second = torch.where(a_wrong == b_wrong, b_loss > a_loss, b_wrong)
-    return torch.where(second.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+    return torch.where(beside(second, a), b, a)

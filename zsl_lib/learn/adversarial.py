@@ -275,18 +275,7 @@ class AdversarialLearner(RelationLearner):
         x = self._noisy(images).float()
         if k.scheme == "free":
             return self._replayed(loss, x, draw(k, self._draws)), met[0]
-        value = adversarial_loss(
-            loss,
-            x,
-            model=self.net,
-            radius=draw(k, self._draws),
-            alpha=k.alpha,
-            steps=k.steps,
-            scheme=k.scheme,
-            inner=k.inner,
-            generator=self._draws,
-        )
-        return value, met[0]
+        return _eq4(k, loss, x, self.net, self._draws), met[0]
 
     def _replayed(self, loss: Loss, x: Tensor, radius: float | Tensor) -> Tensor:
         """Free adversarial training of a batch: all steps but the last, and the loss of the last.
@@ -317,6 +306,21 @@ class AdversarialLearner(RelationLearner):
 def draw(config: Any, generator: torch.Generator) -> float | Tensor:
     """The radius of a step."""
     return config.radius if config.law == "fixed" else draw_radius(config.radius, generator)
+
+
+def _eq4(config: Any, loss: Loss, x: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
+    """:func:`adversarial_loss` as an adversarial learner is set, at a radius that is drawn for the batch."""
+    return adversarial_loss(
+        loss,
+        x,
+        model=model,
+        radius=draw(config, generator),
+        alpha=config.alpha,
+        steps=config.steps,
+        scheme=config.scheme,
+        inner=config.inner,
+        generator=generator,
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -356,17 +360,7 @@ class AdversarialModel(GradientModel):
 
     def _loss(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
         own = super()._loss  # type: ignore[safe-super]
-        return adversarial_loss(
-            lambda x: own(x / 255, y, s),
-            x.float(),
-            model=self.net,
-            radius=draw(self, self._draws),
-            alpha=self.alpha,
-            steps=self.steps,
-            scheme=self.scheme,
-            inner=self.inner,
-            generator=self._draws,
-        )
+        return _eq4(self, lambda x: own(x / 255, y, s), x.float(), self.net, self._draws)
 
 
 @dataclass(kw_only=True, eq=False)

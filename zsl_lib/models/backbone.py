@@ -202,8 +202,24 @@ def resnet34(path: Path | str | None = None, *, download: bool = False) -> Pretr
     except Exception as error:
         found = f"something else ({type(error).__name__})"
         raise DataError(str(file), found=found, expected="weights of ResNet-34") from error
-    net.fc = nn.Identity()
-    return Pretrained(net, 512, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
+    return _without_classifier(net)
+
+
+def untrained_resnet34(*, seed: int = 0) -> Pretrained:
+    """ResNet-34 with torchvision's initial weights, in evaluation mode: to measure time, or to train.
+
+    Raises ImportError if torchvision cannot be imported.
+    """
+    models = _optional("torchvision.models")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _without_classifier(models.resnet34(weights=None))
+
+
+def _without_classifier(resnet: Any) -> Pretrained:
+    """torchvision's ResNet-34 as a backbone, with ImageNet's mean and standard deviation."""
+    resnet.fc = nn.Identity()
+    return Pretrained(resnet, 512, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
 
 
 BACKBONES: dict[str, Callable[..., Any]] = {
