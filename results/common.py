@@ -1,4 +1,4 @@
-"""What the experiments on generative methods share: arguments, settings, and the loop over runs."""
+"""What the experiments share: arguments, settings, and the loop over runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from zsl_lib.files import project_root
 from zsl_lib.learn.methods import METHODS
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments of :mod:`convergence`, :mod:`generative` and :mod:`seen_classes`."""
-    made = argparse.ArgumentParser(description=description)
+def parser(description: str, methods: Iterable[str]) -> argparse.ArgumentParser:
+    """The arguments of every experiment that compares methods."""
+    methods, made = list(methods), argparse.ArgumentParser(description=description)
     made.add_argument("dataset")
     made.add_argument("--semantics", default="att")
     made.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
-    made.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    made.add_argument("--methods", nargs="+", choices=methods, default=methods)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument("--results-dir", type=Path, default=project_root() / "results")
+    return made
+
+
+def generative_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments of :mod:`convergence`, :mod:`generative` and :mod:`seen_classes`."""
+    made = parser(description, METHODS)
     made.add_argument("--hidden", type=int, default=4096, help="width of every hidden layer")
     made.add_argument("--precision", default="float32", help="of matrix products: float32 or bfloat16")
     made.add_argument("--device", default="auto")
-    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    made.add_argument("--results-dir", type=Path, default=project_root() / "results")
     return made
 
 

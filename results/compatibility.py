@@ -11,29 +11,19 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from common import name_in_records, run_all
+from common import name_in_records, parser, run_all
 
 from zsl_lib import record, tuning
 from zsl_lib.calibration import Calibrated, ausuc, best, seen_unseen_curve
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.embedding import available, is_random
-from zsl_lib.files import project_root
 from zsl_lib.metrics import evaluate, hubness
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset")
-    parser.add_argument("--semantics", default="att")
-    parser.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
-    parser.add_argument("--methods", nargs="+", choices=list(available()), default=list(available()))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--jobs", type=int, default=1, help="methods at a time")
-    parser.add_argument("--results-dir", type=Path, default=project_root() / "results")
-    return parser.parse_args()
+    return parser(__doc__.splitlines()[0], available()).parse_args()
 
 
 def command(options: argparse.Namespace, method: str, seeds: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-from common import arguments, name_in_records, parser, run_all, shared
+from common import arguments, generative_parser, name_in_records, run_all, shared
 
 from zsl_lib import record
 from zsl_lib.classify import SyntheticRecogniser
@@ -91,7 +91,7 @@ def run(method: str, setting: dict[str, Any], seed: int, options: argparse.Names
 
 
 def main() -> None:
-    made = parser(__doc__.splitlines()[0])
+    made = generative_parser(__doc__.splitlines()[0])
     made.add_argument("--epochs", type=int, default=20)
     made.add_argument("--samples", type=int, default=100, help="synthetic features a class")
     options = made.parse_args()

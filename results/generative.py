@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import arguments, name_in_records, parser, run_all, shared
+from common import arguments, generative_parser, name_in_records, run_all, shared
 from convergence import GRIDS, label
 
 from zsl_lib import record
@@ -116,7 +116,7 @@ def command(options: argparse.Namespace, method: str, seed: int) -> str:
 
 
 def main() -> None:
-    made = parser(__doc__.splitlines()[0])
+    made = generative_parser(__doc__.splitlines()[0])
     made.add_argument("--settings", choices=["tuned", "published"], default="tuned")
     made.add_argument(
         "--tuned-on", help="take the settings found on this data set, e.g. CUB100 for CUB100+sent"

@@ -1,8 +1,9 @@
 """Recognition under attack, end to end from pixels: ``python results/robustness.py hangul``.
 
-Each method learns from all seen classes: the relation networks and the -adv methods from pixels, the others
-on features of the backbone, which stays as it is, with the settings that ``results/compatibility_search`` and
-``results/convergence`` found best on validation. Then test images are attacked through backbone, scaling and
+Each method learns from all seen classes: the relation networks and the -adv methods from pixels, with the
+settings that ``results/robustness_search.py`` found best on validation, the others on features of the
+backbone, which stays as it is, with the settings that ``results/compatibility_search`` and
+``results/convergence`` found. Then test images are attacked through backbone, scaling and
 classifier in the standard (unseen classes) and the generalised task (all classes), a seeded part of them for
 attacks that cost much. T1 of generative methods is that of a softmax on synthetic features: 20 nearest
 neighbours have no gradient.
@@ -16,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from common import name_in_records, run_all
+from common import name_in_records, parser, run_all
 from generative import chosen
 
 from zsl_lib import embedding, record
@@ -33,10 +33,10 @@ from zsl_lib.attacks.checks import CHECKS, run_checks, transfer
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.embedding.eszsl import ESZSL
-from zsl_lib.files import project_root
-from zsl_lib.learn.adversarial import AdversarialConfig, AdversarialDEM, AdversarialLDF, AdversarialLearner
+from zsl_lib.errors import DataError
+from zsl_lib.learn.adversarial import AdversarialDEM, AdversarialLDF, AdversarialLearner
 from zsl_lib.learn.methods import learner
-from zsl_lib.learn.relation import RelationConfig, RelationLearner
+from zsl_lib.learn.relation import RelationLearner
 from zsl_lib.models.backbone import backbone
 from zsl_lib.robust import (
     Attacked,
@@ -79,46 +79,84 @@ class Trained(NamedTuple):
     device: torch.device
 
 
-def relation(kind: str, raw: ZSLDataset, seed: int, options: argparse.Namespace) -> Trained:
-    """The relation network of paper 2: clean, by Eq. 4, or one of its controls."""
-    cls, config = RELATION[kind]
-    known = {f.name for f in fields(config())}
-    given = {k: v for k, v in json.loads(options.relation).items() if k in known}
-    settings = config(**given)
-    if kind == "more_epochs":  # as much computing as Eq. 4 takes
-        settings = replace(settings, epochs=round(10 / 3 * settings.epochs))
-    net = backbone(options.backbone)
-    model = cls(settings, seed=seed, device=options.device, backbone=net).fit(raw, progress=False)
-    return Trained(EndToEnd(model, raw.semantics), asdict(settings), model.device)
+class FromPixels(NamedTuple):
+    """A method that learns from pixels: its class, whose setting it takes, and what is its own."""
+
+    cls: type
+    setting_of: str
+    own: dict[str, Any]
 
 
-RELATION: dict[str, tuple[type, Callable[..., Any]]] = {
-    "atzsl": (AdversarialLearner, AdversarialConfig),
-    "baseline": (RelationLearner, RelationConfig),
-    "baseline2": (AdversarialLearner, partial(AdversarialConfig, alpha=0.0)),
-    "baseline3": (RelationLearner, partial(RelationConfig, combine="product")),
-    "noise": (AdversarialLearner, partial(AdversarialConfig, scheme="noise")),
-    "more_epochs": (RelationLearner, RelationConfig),
+EPOCHS = 8
+"""Of all methods that learn from pixels."""
+
+FROM_PIXELS = {
+    "atzsl": FromPixels(AdversarialLearner, "atzsl", {}),
+    "atzsl_16": FromPixels(AdversarialLearner, "atzsl", {"radius": 16.0}),
+    "baseline": FromPixels(RelationLearner, "baseline", {}),
+    "baseline2": FromPixels(AdversarialLearner, "atzsl", {"alpha": 0.0}),
+    "baseline3": FromPixels(RelationLearner, "baseline3", {"combine": "product"}),
+    "baseline3_tempered": FromPixels(
+        RelationLearner, "baseline3_tempered", {"combine": "product", "temperature": 512**0.5}
+    ),
+    "noise": FromPixels(AdversarialLearner, "atzsl", {"scheme": "noise"}),
+    "more_epochs": FromPixels(RelationLearner, "baseline", {"epochs": round(10 / 3 * EPOCHS)}),
+    "dem_pixels": FromPixels(AdversarialDEM, "dem_pixels", {"alpha": 1.0}),
+    "dem_adv": FromPixels(AdversarialDEM, "dem_adv", {}),
+    "ldf_pixels": FromPixels(AdversarialLDF, "ldf_pixels", {"alpha": 1.0}),
+    "ldf_adv": FromPixels(AdversarialLDF, "ldf_adv", {}),
 }
-"""α = ½; 1; 0; 1 with the product; ½ with random signs in place of the search; 1 with the computing of ½."""
+"""The relation network of paper 2: by Eq. 4 with α = ½; with radii up to 16 in place of 4; α = 1; α = 0; the
+product, as printed and at the temperature √512; random signs in place of the search; α = 1 for as many
+epochs as α = ½ costs (10 units of passes against 3). DEM and LDF with their image networks: α = 1 and ½."""
 
 
-def from_pixels(cls: type, alpha: float, raw: ZSLDataset, seed: int, options: argparse.Namespace) -> Trained:
-    """DEM or LDF with its image network, α = 1 or ½."""
-    known = {f.name for f in fields(cls)}
-    given = {k: v for k, v in json.loads(options.adv).items() if k in known}
-    model = cls(alpha=alpha, seed=seed, device=options.device, backbone=backbone(options.backbone), **given)
-    model.fit(replace(raw, features=None))
-    return Trained(EndToEnd(model, raw.semantics), _settings(model), torch.device(model.device))
+def from_pixels(method: str, options: argparse.Namespace, seed: int = 0, **setting: Any) -> Any:
+    """The method, not fitted: a setting of the search, what is the method's own, what ``--set`` says."""
+    cls, _, own = FROM_PIXELS[method]
+    given = {"epochs": EPOCHS} | setting | own | json.loads(options.set)
+    where = {"seed": seed, "device": options.device, "backbone": backbone(options.backbone)}
+    if issubclass(cls, RelationLearner):
+        return cls(cls.Config(**given), **where)
+    return cls(**given, **where)
+
+
+def on_pixels(method: str, raw: ZSLDataset, seed: int, options: argparse.Namespace) -> Trained:
+    """A method that learns from pixels, with the setting that is best on validation."""
+    setting = tuned(name_in_records(raw, options), method, options) if options.settings == "tuned" else {}
+    model = from_pixels(method, options, seed, **setting).fit(replace(raw, features=None))
+    settings = asdict(model.config) if isinstance(model, RelationLearner) else _settings(model)
+    return Trained(EndToEnd(model, raw.semantics), settings, torch.device(model.device))
+
+
+def tuned(dataset: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The best setting of ``results/robustness_search``.
+
+    Raises
+    ------
+    DataError: no record of such a search.
+    """
+    return _first(dataset, FROM_PIXELS[method].setting_of, "robustness_search", options)
+
+
+def _first(dataset: str, method: str, search: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The setting that came out first in a record of :func:`zsl_lib.tuning.search`."""
+    file = f"{search}/{record.filename(dataset, method, 0)}"
+    runs = record.read_records(options.results_dir, search)
+    found = runs[runs["file"] == file]["parameters"] if len(runs) else []
+    if len(found) == 0:
+        script = search.removesuffix("_search") if search.startswith("compat") else search
+        hint = f"python results/{script}.py {options.dataset} --methods {method}"
+        raise DataError(f"{options.results_dir}/{file}", found="no record", expected="one", hint=hint)
+    parameters = found.iloc[0]
+    return {key: parameters["tried"][0][key] for key in parameters["grid"]}
 
 
 def on_features(name: str, raw: ZSLDataset, seed: int, options: argparse.Namespace) -> Trained:
     """A compatibility model on features, with the setting of ``results/compatibility_search``."""
-    runs = record.read_records(options.results_dir, "compatibility_search").set_index("file")
-    file = f"compatibility_search/{record.filename(name_in_records(raw, options), name, 0)}"
-    (best, *_) = runs.loc[file, "parameters"]["tried"]
-    kind, data = embedding.available()[name], raw.scaled()
-    model = kind(**{k: best[k] for k in kind.GRID}, seed=seed, device=options.device).fit(data)
+    setting = _first(name_in_records(raw, options), name, "compatibility_search", options)
+    data = raw.scaled()
+    model = embedding.available()[name](**setting, seed=seed, device=options.device).fit(data)
     target = through(model, raw, data, options, model.device)
     return Trained(target, _settings(model), torch.device(model.device))
 
@@ -151,16 +189,9 @@ def _settings(model: Any) -> dict[str, Any]:
 
 
 METHODS: dict[str, Callable[..., Trained]] = {
-    **{kind: partial(relation, kind) for kind in RELATION},
-    "dem": partial(on_features, "dem"),
-    "dem_pixels": partial(from_pixels, AdversarialDEM, 1.0),
-    "dem_adv": partial(from_pixels, AdversarialDEM, 0.5),
-    "ldf": partial(on_features, "ldf"),
-    "ldf_pixels": partial(from_pixels, AdversarialLDF, 1.0),
-    "ldf_adv": partial(from_pixels, AdversarialLDF, 0.5),
-    "fgzsl": partial(generative, "fgzsl"),
-    "mcgzsl": partial(generative, "mcgzsl"),
-    "abp": partial(generative, "abp"),
+    **{method: partial(on_pixels, method) for method in FROM_PIXELS},
+    **{method: partial(on_features, method) for method in ("dem", "ldf")},
+    **{method: partial(generative, method) for method in ("fgzsl", "mcgzsl", "abp")},
 }
 
 
@@ -185,7 +216,7 @@ def runs(full: RobustEvaluation, few: RobustEvaluation, rare: RobustEvaluation, 
         yield from ((name, radius, full, run) for name, run in found.items())
     yield from smallest("deepfool", few, few.run(deepfool, norm="linf", steps=9), "linf")
     yield from smallest("cw", few, few.run(cw, steps=9), "l2")
-    yield from smallest("zoo", rare, rare.run(zoo, steps=30, generator=rng()), "l2")
+    yield from smallest("zoo", rare, rare.run(zoo, steps=15, generator=rng()), "l2")
     budget = {"attacks": ("apgd-ce", "apgd-t", "square"), "steps": 20, "queries": 500}
     yield "autoattack", MIDDLE, few, few.run(autoattack, radius=MIDDLE, generator=rng(), **budget)
 
@@ -263,12 +294,13 @@ def run(method: str, seed: int, options: argparse.Namespace) -> str:
     where = {"seed": seed, "batch": options.batch, "device": trained.device}
     full = RobustEvaluation(trained.target, raw, images=options.images, **where)
     curves, data = measure(full, options, seed), raw.scaled()
-    every = RobustEvaluation(trained.target, raw, **where).run().accuracies
+    every = full.few(len(raw)).run().accuracies
     stranger = through(ESZSL().fit(data), raw, data, options, trained.device)
     metrics = every._asdict() | {"training_seconds": training} | headline(curves)
     metrics |= check(full, stranger, options)
     shared = {"dataset": raw, "method": method, "semantics": options.semantics, "seed": seed}
-    shared |= {"parameters": trained.parameters | shown(options), "selection": "validation"}
+    shared |= {"parameters": trained.parameters | shown(options)}
+    shared |= {"selection": "validation" if options.settings == "tuned" else "none"}
     shared |= {"device": trained.device, "command": command(options, method, seed)}
     balance = sweep(full.few(options.few))
     best = balance.groupby("kind")["H"].max()
@@ -290,42 +322,39 @@ def shown(options: argparse.Namespace) -> dict[str, Any]:
 def command(options: argparse.Namespace, method: str, seed: int) -> str:
     """What to type for this record alone."""
     words = [options.dataset, f"--methods {method} --seeds {seed}"]
-    words += [f"--{key} {getattr(options, key)}" for key in ("images", "few", "rare", "backbone")]
+    keys = ("images", "few", "rare", "backbone", "settings", "hidden", "samples")
+    words += [f"--{key} {getattr(options, key)}" for key in keys]
     words += [f"--semantics {options.semantics}"] if options.semantics != "att" else []
-    words += [
-        f"--{key} '{getattr(options, key)}'" for key in ("relation", "adv") if getattr(options, key) != "{}"
-    ]
+    words += [f"--set '{options.set}'"] if options.set != "{}" else []
     return f"python results/robustness.py {' '.join(words)}"
 
 
-def parse() -> argparse.Namespace:
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    made.add_argument("dataset")
-    made.add_argument("--semantics", default="att")
-    made.add_argument("--root", help="folder of the benchmarks; the environment's ZSL_DATA_DIR by default")
-    made.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+def pixel_parser(description: str, methods: Iterable[str]) -> argparse.ArgumentParser:
+    """The arguments of this experiment and its search."""
+    made = parser(description, methods)
     made.add_argument("--images", type=int, default=200, help="attacked, of each test set")
-    made.add_argument(
-        "--few", type=int, default=60, help="for DeepFool, CW, AutoAttack, sweep; half for checks"
-    )
-    made.add_argument("--rare", type=int, default=8, help="for ZOO")
     made.add_argument("--backbone", help="hangul for hangul, else lite0")
-    made.add_argument("--relation", default="{}", help='settings of relation networks, e.g. {"epochs": 40}')
-    made.add_argument("--adv", default="{}", help="settings of DEM and LDF from pixels")
-    made.add_argument("--hidden", type=int, default=4096, help="width of generators' hidden layers")
-    made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
+    made.add_argument("--set", default="{}", help='of methods from pixels, e.g. {"epochs": 40}')
     made.add_argument("--batch", type=int, default=250, help="images attacked at once")
     made.add_argument("--device", default="auto")
-    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    made.add_argument("--results-dir", type=Path, default=project_root() / "results")
+    return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
     options = made.parse_args()
     options.backbone = options.backbone or ("hangul" if options.dataset == "hangul" else "lite0")
     return options
 
 
 def main() -> None:
-    options = parse()
+    made = pixel_parser(__doc__.splitlines()[0], METHODS)
+    few = "for DeepFool, CW, AutoAttack, sweep; half for checks"
+    made.add_argument("--few", type=int, default=60, help=few)
+    made.add_argument("--rare", type=int, default=8, help="for ZOO")
+    made.add_argument("--settings", choices=["tuned", "default"], default="tuned", help="of --set's methods")
+    made.add_argument("--hidden", type=int, default=4096, help="width of generators' hidden layers")
+    made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
+    options = parse(made)
     jobs = [(method, seed) for seed in options.seeds for method in options.methods]
     run_all(run, jobs, options)
 

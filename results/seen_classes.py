@@ -11,7 +11,7 @@ import argparse
 from dataclasses import asdict
 
 import torch
-from common import arguments, name_in_records, parser, run_all, shared
+from common import arguments, generative_parser, name_in_records, run_all, shared
 from generative import chosen
 
 from zsl_lib import record
@@ -52,7 +52,7 @@ def run(method: str, count: int, seed: int, options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    made = parser(__doc__.splitlines()[0])
+    made = generative_parser(__doc__.splitlines()[0])
     made.add_argument("--counts", type=int, nargs="+", default=[20, 40, 60, 95], help="of seen classes")
     made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
     options = made.parse_args()

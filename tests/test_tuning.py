@@ -130,3 +130,18 @@ def test_images_without_features_are_searched_as_they_are():
     table = tuning.search(Brightness, {}, replace(data, features=None, images=images))
     assert len(table) == 1
     assert table[["T1", "H"]].notna().all(axis=None)
+
+
+def test_another_measure_decides_and_is_told_in_the_table():
+    data, split = with_tuning_split(), with_tuning_split().tuning_split().scaled()
+
+    def lowest(model, dataset):
+        torch.testing.assert_close(dataset.features, split.features)
+        return {"lowest": float(model.scores(dataset.features, dataset.semantics).min())}
+
+    table = tuning.search(ESZSL, GRID, data, "lowest", measure=lowest)
+    assert list(table.columns) == ["gamma", "lam", "lowest"]
+    assert table["lowest"].is_monotonic_decreasing
+    assert table["lowest"].nunique() > 1
+    with pytest.raises(DataError, match="one of lowest"):
+        tuning.search(ESZSL, GRID, data, measure=lowest)

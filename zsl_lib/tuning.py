@@ -18,6 +18,7 @@ from zsl_lib.errors import DataError
 from zsl_lib.metrics import evaluate
 
 METRICS = ["T1", "AU", "AS", "H"]
+Measure = Callable[[Any, ZSLDataset], dict[str, float]]
 
 
 class Learner(Protocol):
@@ -34,6 +35,7 @@ def search(
     dataset: ZSLDataset,
     metric: str = "T1",
     *,
+    measure: Measure | None = None,
     jobs: int = 1,
     log: Path | None = None,
 ) -> pd.DataFrame:
@@ -45,6 +47,7 @@ def search(
     Parameters
     ----------
     metric: T1, AU, AS, H, or ``"score"``, the mean of T1 and H.
+    measure: what to measure instead: a fitted recogniser and the split ↦ numbers, ``metric`` one of them.
     jobs: settings at a time, in processes of their own.
     log: a file that takes a line of JSON a setting, as soon as it is done; what it holds is not done again.
 
@@ -57,19 +60,25 @@ def search(
     ------
     DataError: another metric; the log holds something else than settings of this grid.
     """
-    if metric not in (*METRICS, "score"):
+    if measure is None and metric not in (*METRICS, "score"):
         raise DataError("search: metric", found=repr(metric), expected=f"one of {', '.join(METRICS)}, score")
     tuning = dataset.tuning_split()
     tuning = tuning if tuning.features is None else tuning.scaled()
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     known = _read(log, settings) if log else {}
     todo = [setting for setting in settings if _key(setting) not in known]
-    for row in Parallel(jobs, return_as="generator")(delayed(_try)(make, one, tuning) for one in todo):
+    for row in Parallel(jobs, return_as="generator")(
+        delayed(_try)(make, one, tuning, measure or accuracies) for one in todo
+    ):
         known[_key({name: row[name] for name in grid})] = row
         if log:
             _append(log, row)
     rows = pd.DataFrame([known[_key(setting)] for setting in settings])
-    rows["score"] = score(rows)
+    if measure is None:
+        rows["score"] = score(rows)
+    if metric not in rows:
+        expected = f"one of {', '.join(rows.columns.drop(list(grid)))}"
+        raise DataError("search: metric", found=repr(metric), expected=expected)
     return rows.sort_values(metric, ascending=False, kind="stable", ignore_index=True)
 
 
@@ -78,13 +87,20 @@ def score(rows: pd.DataFrame) -> pd.Series:
     return (rows["T1"] + rows["H"]) / 2
 
 
-def _try(make: Callable[..., Learner], setting: dict[str, Any], tuning: ZSLDataset) -> dict[str, Any]:
+def accuracies(recogniser: Any, dataset: ZSLDataset) -> dict[str, float]:
+    """T1, AU, AS and H."""
+    return evaluate(recogniser, dataset)._asdict()
+
+
+def _try(
+    make: Callable[..., Learner], setting: dict[str, Any], tuning: ZSLDataset, measure: Measure
+) -> dict[str, Any]:
     recogniser = make(**setting)
     try:
         recogniser.fit(tuning)
     except ArithmeticError:
-        return setting | dict.fromkeys(METRICS, math.nan)
-    return setting | evaluate(recogniser, tuning)._asdict()
+        return setting | (dict.fromkeys(METRICS, math.nan) if measure is accuracies else {})
+    return setting | measure(recogniser, tuning)
 
 
 def _key(setting: Mapping[str, Any]) -> str:
