@@ -30,13 +30,15 @@ results_dir = "results"  # folder of the records, from the project's root
 level = 0.95  # of the confidence intervals, between 0 and 1
 
 # %% tags=["hide-input"]
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 
-from zsl_lib import paper, plots, record
+from zsl_lib import claims, paper, plots, record
 from zsl_lib.embedding import available
 from zsl_lib.files import project_root
 from zsl_lib.learn.methods import METHODS
@@ -54,7 +56,6 @@ order = [name for name in TITLES if name in set(tested["method"])]
 colours = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
 print(len(tested), "tests of", len(order), "generative methods on", ", ".join(datasets))
 
-
 # %% [markdown]
 # ## How a claim is judged
 #
@@ -64,40 +65,10 @@ print(len(tested), "tests of", len(order), "generative methods on", ", ".join(da
 # expected to miss.
 
 # %% tags=["hide-input"]
-def differences(runs, metric, of="abp"):
-    """``of`` minus each other method at the same seed: mean and interval, one row a method and data set."""
-    parts = []
-    for name, part in runs.groupby("dataset", sort=False):
-        if part["method"].nunique() == 1:  # nothing to compare with there
-            continue
-        gaps = -record.paired_differences(part, metric, of="method", baseline=of, level=level)
-        gaps = gaps.rename(columns={"low": "high", "high": "low"}).reset_index()
-        parts.append(gaps.assign(dataset=name, pairs=-gaps["pairs"]))
-    return pd.concat(parts)[["dataset", "method", "mean", "low", "high", "pairs"]]
-
-
-def verdict(gaps):
-    above = gaps["low"] > 0
-    return "yes" if above.all() else "partly" if above.any() else "no"
-
-
-def in_words(gaps):
-    """Per data set: the one difference with its interval, or how many are above 0 and their range."""
-    words = []
-    for name, part in gaps.groupby("dataset", sort=False):
-        above, g = int((part["low"] > 0).sum()), part.iloc[0]
-        one = f"{g['mean']:+.1f} [{g['low']:.1f}, {g['high']:.1f}]"
-        many = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}, {above} of {len(part)} intervals above 0"
-        words.append(f"{name}: {one if len(part) == 1 else many}")
-    return "; ".join(words)
-
-
-claims = []
-
-
-def claim(where, says, measured, holds, command):
-    claims.append({"where": where, "claim": says, "here": measured, "holds": holds, "command": command})
-
+differences = partial(claims.differences, of="abp", level=level)
+verdict, in_words = claims.verdict, claims.in_words
+verdicts = claims.Claims()
+claim = verdicts.add
 
 # %% [markdown]
 # ## Tables 1 and 2: recognition
@@ -272,8 +243,8 @@ def over_others(metric, of="abp"):
         mine = plain[(plain["dataset"] == name) & (plain["method"] == of)].set_index("seed")[metric]
         if len(mine) > 1:
             theirs = part.set_index("seed")[metric]
-            gap = mine - (theirs if len(theirs) > 1 else theirs.iloc[0])
-            rows.append({"dataset": name, "method": method} | record.mean_interval(gap.dropna(), level))
+            gap = (mine - (theirs if len(theirs) > 1 else theirs.iloc[0])).dropna()
+            rows.append({"dataset": name, "method": method} | record.mean_interval(gap, level) | {"pairs": len(gap)})
     return pd.DataFrame(rows)
 
 
@@ -467,7 +438,7 @@ rows = []
 for metric in ("AU", "AS"):
     gap = change[metric].iloc[:, 1] - change[metric].iloc[:, 0]
     for (name, method), part in gap.groupby(["dataset", "name"]):
-        rows.append({"metric": metric, "dataset": name, "method": method} | record.mean_interval(part, level))
+        rows.append({"metric": metric, "dataset": name, "method": method} | record.mean_interval(part, level) | {"pairs": len(part)})
 change = pd.DataFrame(rows)
 more = change[change["metric"] == "AU"]
 less = change[change["metric"] == "AS"].assign(mean=lambda t: -t["mean"], low=lambda t: -t["high"])
@@ -525,14 +496,8 @@ claim("§4.2", "a VAE copes worse with holes than ABP (also one with the mask)",
 
 # %% tags=["hide-input"]
 claim("§5.4, Fig. 2", "ahead on ImageNet-21K in most cases", "no features of ImageNet-21K", "not testable here", "none")
-verdicts = pd.DataFrame(claims)
-lines = [
-    f"- **{v['holds'].capitalize()}.** {v['where']}: *{v['claim']}.* Here: {v['here']}. `{v['command']}`"
-    for v in claims
-]
-Markdown("\n".join(lines))
+Markdown(verdicts.markdown())
 
 # %%
 # NBVAL_CHECK_OUTPUT
-answers = ["yes", "partly", "no", "not testable here"]
-print(verdicts["holds"].value_counts().reindex(answers, fill_value=0).to_string())
+print(verdicts.counts().to_string())

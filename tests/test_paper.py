@@ -1,4 +1,4 @@
-"""The paper's printed numbers: as printed, so that what the errata page says of them can be checked."""
+"""The papers' printed numbers: as printed, so that what the errata page says of them can be checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from zsl_lib.errors import DataError
 from zsl_lib.metrics import harmonic_mean
-from zsl_lib.paper import table
+from zsl_lib.paper import attacked, table
 
 DATASETS = ("CUB", "AwA1", "AwA2", "SUN")
 
@@ -44,3 +44,34 @@ def test_h_does_not_follow_from_the_printed_accuracies_in_two_rows():
 def test_another_table_is_a_data_error():
     with pytest.raises(DataError, match="table: found 5, expected one of 1, 2, 3, 4"):
         table(5)
+
+
+@pytest.mark.parametrize("number", [2, 4, 6, 8])
+def test_paper_2_prints_the_gain_over_the_strongest_competitor(number):
+    """All twelve attacks of §4.3, and the number in parentheses."""
+    found = attacked(number)
+    assert found.index.tolist() == [
+        *((a, r) for a in ("fgsm", "ifgsm") for r in (1, 2, 4)),
+        ("deepfool", 0),
+        ("cw", 0),
+        *(("wrm", r) for r in (1, 2, 4)),
+        ("zoo", 0),
+    ]
+    rivals = found[["DEM", "FGN", "MC-ZSL", "LDF", "Baseline"]].max(axis=1)
+    assert (found["ATZSL"] - rivals).tolist() == pytest.approx(found["gain"].tolist())
+
+
+def test_the_gains_that_paper_2_names_are_those_of_its_tables():
+    """§5.1: 7.5 to 19.7 on AWA2; §5.2: 11.5 to 21.5 and, on CUB, 11.8 to 25.9."""
+    ranges = {n: (attacked(n)["gain"].min(), attacked(n)["gain"].max()) for n in (2, 6, 8)}
+    assert ranges == {2: (7.5, 19.7), 6: (11.5, 21.5), 8: (11.8, 25.9)}
+
+
+def test_the_mean_gain_of_table_4_is_not_the_one_of_the_text():
+    """§5.1 has "averagely around 21.5"."""
+    assert attacked(4)["gain"].mean() == pytest.approx(22.0, abs=0.05)
+
+
+def test_another_table_of_paper_2_is_a_data_error():
+    with pytest.raises(DataError, match="paper 2: table: found 3, expected one of 2, 4, 6, 8"):
+        attacked(3)
