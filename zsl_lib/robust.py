@@ -23,6 +23,7 @@ from zsl_lib.attacks.common import Norm, Scores, norms
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
 from zsl_lib.metrics import Accuracies, harmonic_mean, per_class_accuracy
+from zsl_lib.models.frozen import frozen
 
 Attack = Callable[..., Tensor]
 
@@ -38,7 +39,8 @@ class FeaturePath:
 
     Parameters
     ----------
-    backbone: what the data set's features came from; a copy is used, in evaluation mode.
+    backbone: what the data set's features came from; a copy is used, :func:`~zsl_lib.models.frozen.frozen`
+        from the first call on.
     dataset: as read, features in the backbone's own units. A recogniser on ``dataset.scaled()`` sees
         ``(features - low) / span``, with the range of ``trainval``.
     scaled: False for a recogniser on unscaled features.
@@ -55,8 +57,8 @@ class FeaturePath:
         width, expected = dataset.features.shape[1], backbone.width
         if width != expected:
             raise DataError(f"{dataset.name}: features", found=f"width {width}", expected=expected)
-        frozen = deepcopy(backbone).eval().requires_grad_(False)
-        self.backbone = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._frozen = False
+        self.backbone: Any = deepcopy(backbone).eval()
         self.low, self.span = dataset.observed_range() if scaled else (torch.zeros(1), torch.ones(1))
 
     def to(self, device: torch.device | str) -> FeaturePath:
@@ -67,6 +69,8 @@ class FeaturePath:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features ``[n, D]`` of images ``[n, channels, H, W]`` in pixels of [0, 255], differentiable."""
+        if not self._frozen:
+            self.backbone, self._frozen = frozen(self.backbone, lambda net: net.features(x[:2] / 255)), True
         return (self.backbone.features(x / 255) - self.low) / self.span
 
 

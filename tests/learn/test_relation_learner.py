@@ -116,6 +116,8 @@ def test_scores_are_those_of_the_network_and_differentiable_for_an_attack(data):
     scores = model.score_function(data.semantics)(x)
     torch.testing.assert_close(scores.detach(), model.scores(data.images[:7], data.semantics, batch=3))
     (gradient,) = torch.autograd.grad(scores[:, 0].sum(), x)
+    (plain,) = torch.autograd.grad(model.net(x, data.semantics)[:, 0].sum(), x)
+    torch.testing.assert_close(gradient, plain)
     assert gradient.abs().sum() > 0
     assert not model.net.training
 

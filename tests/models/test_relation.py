@@ -154,3 +154,14 @@ def test_weights_come_from_the_generator_alone():
 def test_what_makes_no_network(options):
     with pytest.raises(DataError, match=f"RelationNetwork: {next(iter(options))}"):
         network(**options)
+
+
+@pytest.mark.parametrize("combine", ["concatenation", "product", "elementwise"])
+def test_descriptions_embedded_once_give_the_scores_of_all_at_once(combine):
+    net = network(combine=combine, temperature=3.0)
+    images, semantics = torch.rand(7, 1, 2, 2, generator=rng(1)) * 255, torch.rand(4, 5, generator=rng(2))
+    compare = net.compare_with(semantics)
+    for part in (images[:3], images[3:]):
+        r = net.relation(net.image_embedding(part), net.attribute_embedding(semantics))
+        torch.testing.assert_close(compare(part), r / 3)
+        torch.testing.assert_close(net(part, semantics), r / 3)

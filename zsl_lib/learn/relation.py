@@ -22,6 +22,7 @@ from zsl_lib.data.dataset import Images, ZSLDataset
 from zsl_lib.errors import DataError, check_range
 from zsl_lib.learn.learner import EpochLearner, _digest
 from zsl_lib.models.backbone import extract, hangul_backbone
+from zsl_lib.models.frozen import frozen
 from zsl_lib.models.relation import Combine, RelationNetwork, unit_scale
 
 
@@ -116,10 +117,19 @@ class RelationLearner(EpochLearner):
     def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
         """x ↦ scores ``[n, C]`` for descriptions ``[C, K]``, differentiable in x, on the learner's device.
 
-        x is what :meth:`RelationNetwork.forward` takes, pixels of [0, 255]. This is what attacks get.
+        x is what :meth:`RelationNetwork.forward` takes, pixels of [0, 255]. This is what attacks get: the
+        network as it is at the first call, :func:`~zsl_lib.models.frozen.frozen`.
         """
         semantics = self._checked_semantics(semantics)
-        return lambda x: self.net(x, semantics)
+        made: list[Callable[[Tensor], Tensor]] = []
+
+        def scores(x: Tensor) -> Tensor:
+            if not made:
+                network = frozen(self.net, lambda net: net(x[:2], semantics))
+                made.append(network.compare_with(semantics))
+            return made[0](x)
+
+        return scores
 
     @torch.no_grad()
     def scores(self, x: Tensor, semantics: Tensor, *, batch: int = 256) -> Tensor:
@@ -133,13 +143,13 @@ class RelationLearner(EpochLearner):
         DataError: before :meth:`fit`, K is not that of the data learned from, or features where the backbone
             has learned.
         """
-        given = self.score_function(semantics)
+        semantics = self._checked_semantics(semantics)
         if x.ndim == 2 and not self.config.freeze:
             hint = "dataclasses.replace(dataset, features=None)"
             found, expected = "features", "images, since the backbone has learned"
             raise DataError(f"{type(self).__name__}.scores: x", found=found, expected=expected, hint=hint)
         with self._autocast():
-            parts = [given(part.to(self.device)).float().cpu() for part in x.split(batch)]
+            parts = [self.net(part.to(self.device), semantics).float().cpu() for part in x.split(batch)]
         return torch.cat(parts)
 
     def _loss(self, images: Tensor, labels: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ concatenations of all pairs, multiplied out, cost O(n C d H) and take O(n C d) m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -103,8 +104,7 @@ class RelationNetwork(nn.Module):
         ``images``: ``[n, channels, h, w]``, uint8 or float in pixels of [0, 255], or the backbone's
         features ``[n, width]``.
         """
-        scores = self.relation(self.image_embedding(images), self.attribute_embedding(semantics))
-        return scores / self.temperature
+        return self.compare_with(semantics)(images)
 
     def image_embedding(self, images: Tensor) -> Tensor:
         """f ``[n, d]``, non-negative where the backbone's features are."""
@@ -119,14 +119,27 @@ class RelationNetwork(nn.Module):
 
     def relation(self, image: Tensor, attribute: Tensor) -> Tensor:
         """r ``[n, C]`` of embeddings ``[n, d]`` and ``[C, d]``, before the temperature."""
+        return self._relation(image, self._share(attribute))
+
+    def compare_with(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
+        """images ↦ scores ``[n, C]`` as :meth:`forward`, of these descriptions, embedded here and once."""
+        share = self._share(self.attribute_embedding(semantics))
+        return lambda images: self._relation(self.image_embedding(images), share) / self.temperature
+
+    def _share(self, attribute: Tensor) -> Tensor:
+        """What an attribute embedding ``[C, d]`` has in all its pairs: W_g g + b, or itself."""
+        if self.combine != "concatenation":
+            return attribute
+        return F.linear(attribute, self.first.weight.chunk(2, dim=1)[1], self.first.bias)
+
+    def _relation(self, image: Tensor, share: Tensor) -> Tensor:
+        """r ``[n, C]`` of embeddings ``[n, d]`` and shares ``[C, d or H]``."""
         if self.combine == "product":
-            return image @ attribute.T
+            return image @ share.T
         if self.combine == "elementwise":
-            pairs = self.first(image[:, None] * attribute)
+            pairs = self.first(image[:, None] * share)
         else:
-            from_image, from_attribute = self.first.weight.chunk(2, dim=1)
-            shares = F.linear(image, from_image), F.linear(attribute, from_attribute, self.first.bias)
-            pairs = shares[0][:, None] + shares[1]
+            pairs = F.linear(image, self.first.weight.chunk(2, dim=1)[0])[:, None] + share
         return self.last(pairs.relu_()).squeeze(2)
 
 
