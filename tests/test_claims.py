@@ -60,7 +60,7 @@ def test_nothing_to_compare_with_is_no_row():
 
 
 def test_two_runs_of_one_seed_are_refused():
-    with pytest.raises(DataError, match=r"differences: .*toy.*: found two runs of one seed, expected one"):
+    with pytest.raises(DataError, match=r"differences: .*toy.* found two runs of one seed, expected one"):
         differences(pd.concat([runs(a=[1.0]), runs(a=[2.0])]), "T1", of="a")
 
 
@@ -96,6 +96,9 @@ def test_words_give_the_interval_of_one_difference_and_the_range_of_many():
 def test_words_of_one_seed_have_no_interval():
     one = gaps((1, 3), pairs=1).assign(low=math.nan, high=math.nan)
     assert in_words(one) == "toy: +2.0 (1 seed)"
+    assert in_words(pd.concat([one, one])) == "toy: +2.0 to +2.0 (1 seed)"
+    both = pd.concat([one, gaps((1, 3), pairs=4)])
+    assert in_words(both) == "toy: +2.0 to +2.0, 1 of 1 intervals above 0 (1 to 4 seeds)"
 
 
 def test_methods_are_in_the_order_of_tables_and_strangers_last():
@@ -111,6 +114,7 @@ def test_claims_are_listed_and_counted():
         "- **Yes.** §5: *A is better.* Here: toy: +1.0. `python a.py`",
         "- **Not testable here.** §6: *B is faster.* Here: nothing.",
     ]
+    assert claims.markdown("§6").startswith("- **Not testable here.** §6")
     assert claims.counts().to_dict() == dict.fromkeys(ANSWERS, 0) | {"yes": 1, "not testable here": 1}
     with pytest.raises(DataError, match="claim: C: found maybe, expected one of yes, partly, no"):
         claims.add("§7", "C", "", "maybe", "")

@@ -24,7 +24,7 @@ TITLES = {
     "baseline": "Baseline",
     "baseline2": "Baseline2",
     "baseline3": "Baseline3",
-    "product_tempered": "Baseline3, tempered",
+    "baseline3_tempered": "Baseline3, tempered",
     "more_epochs": "more epochs",
     "noise": "noise",
     "dem": "DEM",
@@ -65,17 +65,29 @@ def differences(
     ------
     DataError: two runs of one method and seed in a group.
     """
-    keys, rows = list(by), []
-    for key, part in runs.groupby(keys, sort=False):
-        if part.duplicated(["method", "seed"]).any():
-            raise DataError(f"differences: {key}", found="two runs of one seed", expected="one")
-        wide = part.pivot(index="seed", columns="method", values=metric)
-        others = [name for name in part["method"].unique() if name != of and of in wide]
-        for gap, name in (((wide[of] - wide[name]).dropna(), name) for name in others):
-            if len(gap):
-                interval = record.mean_interval(gap, level) | {"pairs": len(gap)}
-                rows.append(dict(zip(keys, key, strict=True)) | {"method": name} | interval)
-    return pd.DataFrame(rows, columns=[*keys, "method", "mean", "low", "high", "pairs"])
+    keys = list(by)
+    cells = [*keys, "method", "seed"]
+    if runs.duplicated(cells).any():
+        name = dict(runs.loc[runs.duplicated(cells), cells].iloc[0])
+        raise DataError(f"differences: {name}", found="two runs of one seed", expected="one")
+    wide = runs.set_index(cells)[metric].unstack("method")
+    if of not in wide:
+        return pd.DataFrame(columns=[*keys, "method", "mean", "low", "high", "pairs"])
+    gaps = wide.drop(columns=of).rsub(wide[of], axis=0).melt(ignore_index=False)
+    found = intervals(gaps.set_index("method", append=True)["value"], [*keys, "method"], level)
+    return runs[[*keys, "method"]].drop_duplicates().merge(found)  # in the order of the runs
+
+
+def intervals(values: pd.Series, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """Mean and Student's interval of what is there, in each group of the levels ``by`` of the index.
+
+    Columns: ``by``, ``mean``, ``low``, ``high``, ``pairs`` (their number); no interval (NaN) of one value.
+    """
+    groups = values.dropna().groupby(level=list(by), sort=False)
+    found = groups.agg(mean="mean", sd="std", pairs="count").reset_index()
+    half = record.half_width(found["sd"], found["pairs"], level)
+    found = found.assign(low=found["mean"] - half, high=found["mean"] + half)
+    return found[[*by, "mean", "low", "high", "pairs"]]
 
 
 def verdict(gaps: pd.DataFrame, above: float = 0.0) -> str:
@@ -91,17 +103,27 @@ def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
     """Per data set: the difference with its interval, or the range of many and how many are above."""
     words = []
     for name, part in gaps.groupby("dataset", sort=False):
-        one = f"{part['mean'].iloc[0]:+.1f}" + _interval(part.iloc[0])
-        range_ = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}"
-        many = f"{range_}, {(part['low'] > above).sum()} of {len(part)} intervals above {above:g}"
-        pairs = int(part["pairs"].min())
-        few = f" ({pairs} seed{'s' if pairs > 1 else ''})" if pairs < SEEDS else ""
-        words.append(f"{name}: {one if len(part) == 1 else many}{few}")
+        judged = part["low"].dropna()
+        text = f"{part['mean'].iloc[0]:+.1f}" + _interval(part.iloc[0])
+        if len(part) > 1:
+            text = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}"
+        if len(part) > 1 and len(judged):
+            text += f", {(judged > above).sum()} of {len(judged)} intervals above {above:g}"
+        words.append(f"{name}: {text}{_few(part['pairs'])}")
     return "; ".join(words) or "no records"
 
 
 def _interval(gap: pd.Series) -> str:
     return "" if pd.isna(gap["low"]) else f" [{gap['low']:.1f}, {gap['high']:.1f}]"
+
+
+def _few(pairs: pd.Series) -> str:
+    """The number of seeds, where it is smaller than wanted."""
+    least, most = int(pairs.min()), int(pairs.max())
+    if least >= SEEDS:
+        return ""
+    range_ = f"{least}" if least == most else f"{least} to {most}"
+    return f" ({range_} seed{'s' if most > 1 else ''})"
 
 
 @dataclass
@@ -117,10 +139,10 @@ class Claims:
         row = {"where": where, "says": says, "measured": measured, "holds": holds, "command": command}
         self.rows.append(row)
 
-    def markdown(self) -> str:
-        """A list, one item a claim, for ``IPython.display.Markdown``."""
+    def markdown(self, about: str = "") -> str:
+        """A list, one item a claim whose place begins with ``about``, for ``IPython.display.Markdown``."""
         lines = []
-        for row in self.rows:
+        for row in (row for row in self.rows if row["where"].startswith(about)):
             command = f" `{row['command']}`" if row["command"] else ""
             answer = f"**{row['holds'].capitalize()}.** {row['where']}: *{row['says']}.*"
             lines.append(f"- {answer} Here: {row['measured']}.{command}")

@@ -229,12 +229,17 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
 
 
 def read_curves(folder: str | Path, experiment: str) -> pd.DataFrame:
-    """The curves of an experiment's records in long form: one row a point, with dataset, method and seed.
+    """The :func:`curves` of an experiment's records."""
+    return curves(read_records(folder, experiment))
+
+
+def curves(records: pd.DataFrame) -> pd.DataFrame:
+    """Curves of records that were read, in long form: one row a point, with dataset, method, seed and file.
 
     Records without curves are left out.
     """
     parts = []
-    for _, one in read_records(folder, experiment).iterrows():
+    for _, one in records.iterrows():
         if isinstance(one.get("curves"), dict):
             key = {k: one[k] for k in ("dataset", "method", "seed", "file")}
             parts.append(pd.DataFrame(one["curves"]).assign(**key))
@@ -264,9 +269,13 @@ def mean_sd(values: pd.Series, digits: int = 1) -> str:
 
 def mean_interval(values: pd.Series, level: float = 0.95) -> dict[str, float]:
     """mean, low and high: Student's two-sided confidence interval of the mean of two values or more."""
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    mean = values.mean()
+    mean, half = values.mean(), half_width(values.std(ddof=1), len(values), level)
     return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def half_width(sd: Any, n: Any, level: float = 0.95) -> Any:
+    """Half of Student's interval of the mean of ``n`` values with this standard deviation; arrays too."""
+    return stats.t.ppf((1 + level) / 2, n - 1) * sd / n**0.5
 
 
 def paired_differences(
