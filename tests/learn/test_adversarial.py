@@ -390,6 +390,11 @@ def test_dem_and_ldf_learn_end_to_end(kind, alpha):
     torch.testing.assert_close(
         model.score_function(data.semantics)(x.float()).detach(), model.scores(x, data.semantics)
     )
+    there = (x / 255).requires_grad_()
+    (slope,) = torch.autograd.grad(model._compare(there, data.semantics)[:, 0].sum(), there)
+    at = x.float().requires_grad_()
+    (found,) = torch.autograd.grad(model.score_function(data.semantics)(at)[:, 0].sum(), at)
+    torch.testing.assert_close(255 * found, slope, rtol=1e-4, atol=1e-5)
     attacked = pgd(model.score_function(data.semantics), x.float(), data.labels[data.test_unseen], radius=8.0)
     assert attacked.shape == x.shape
 

@@ -31,9 +31,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from functools import partial
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,7 @@ from zsl_lib.embedding.ldf import LDF
 from zsl_lib.errors import DataError, check_range
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.models.backbone import hangul_backbone
+from zsl_lib.models.frozen import from_first_call, frozen
 
 Loss = Callable[[Tensor], Tensor]
 Search = Literal["reuse", "plain", "fast", "noise"]
@@ -347,7 +349,17 @@ class AdversarialModel(GradientModel):
     def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
         """x ↦ scores ``[n, C]`` for descriptions ``[C, K]``, differentiable in x, pixels of [0, 255]."""
         s = semantics.to(self.device)
-        return lambda x: self._compare(x / 255, s)
+
+        def compare(net: nn.Module, x: Tensor) -> Tensor:
+            return self._with(net)._compare(x / 255, s)
+
+        return from_first_call(lambda x: partial(compare, frozen(self.net, lambda net: compare(net, x))))
+
+    def _with(self, net: nn.Module) -> Self:
+        """The same model with another network."""
+        made = copy(self)
+        made.net = net
+        return made
 
     def _check_input(self, x: Tensor, where: str) -> None:
         if x.ndim != 4:

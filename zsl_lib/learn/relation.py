@@ -22,7 +22,7 @@ from zsl_lib.data.dataset import Images, ZSLDataset
 from zsl_lib.errors import DataError, check_range
 from zsl_lib.learn.learner import EpochLearner, _digest
 from zsl_lib.models.backbone import extract, hangul_backbone
-from zsl_lib.models.frozen import frozen
+from zsl_lib.models.frozen import from_first_call, frozen
 from zsl_lib.models.relation import Combine, RelationNetwork, unit_scale
 
 
@@ -121,15 +121,9 @@ class RelationLearner(EpochLearner):
         network as it is at the first call, :func:`~zsl_lib.models.frozen.frozen`.
         """
         semantics = self._checked_semantics(semantics)
-        made: list[Callable[[Tensor], Tensor]] = []
-
-        def scores(x: Tensor) -> Tensor:
-            if not made:
-                network = frozen(self.net, lambda net: net(x[:2], semantics))
-                made.append(network.compare_with(semantics))
-            return made[0](x)
-
-        return scores
+        return from_first_call(
+            lambda x: frozen(self.net, lambda net: net(x, semantics)).compare_with(semantics)
+        )
 
     @torch.no_grad()
     def scores(self, x: Tensor, semantics: Tensor, *, batch: int = 256) -> Tensor:

@@ -41,6 +41,18 @@ def frozen(network: Network, run: Callable[[Network], Tensor]) -> Network:
     return made if gap <= 1e-4 * expected.abs().max() else plain
 
 
+def from_first_call(make: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    """A function of images ``[n, ...]`` that ``make`` gives once it has seen two of them."""
+    made: list[Callable[[Tensor], Tensor]] = []
+
+    def function(x: Tensor) -> Tensor:
+        if not made:
+            made.append(make(x[:2]))
+        return made[0](x)
+
+    return function
+
+
 def _pairs(network: Network, run: Callable[[Network], Tensor]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Each BatchNorm that reads a convolution's output as it is, beside that convolution."""
     outputs: list[tuple[Tensor, nn.Conv2d]] = []
