@@ -185,13 +185,18 @@ def test_every_scheme_of_adversarial_training_has_a_record(tmp_path, monkeypatch
 
     monkeypatch.setattr(speed, "SIZES", {"hangul_size": speed.Size(4, 1, 8, 5, 3, (2, 2, 2, 4))})
     monkeypatch.setattr(speed.strength, "__defaults__", (8,))
-    arguments = ["--repeats", "2", "--device", "cpu", "--results-dir", str(tmp_path)]
+    monkeypatch.setattr(speed.robustness, "__defaults__", (1, 80, 1))
+    monkeypatch.setattr(speed, "TRAINED", ("reuse_3_bf16", "free"))
+    arguments = ["--repeats", "2", "--device", "cpu", "--seeds", "1", "--results-dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["adversarial_speed.py", *arguments])
     speed.main()
     found = {p.stem: json.loads(p.read_text())["metrics"] for p in (tmp_path / "speed_adversarial").iterdir()}
-    kinds = {*speed.SCHEMES, "parts_3", "parts_9"}
+    kinds = {*speed.SCHEMES, *speed.PASSES, "parts_3", "parts_9"}
     strengths = {f"hangul-strength_{radius}-0" for radius in (1, 2, 4)}
-    assert set(found) == {f"hangul_size-{kind}-0" for kind in kinds} | strengths
+    trained = {f"hangul-trained_{scheme}-0" for scheme in speed.TRAINED}
+    assert set(found) == {f"hangul_size-{kind}-0" for kind in kinds} | strengths | trained
+    for one in (found[name] for name in trained):
+        assert 0 <= one["T1_8"] <= one["T1_4"] <= one["T1_0"] <= 100
     assert found["hangul_size-clean-0"]["times_clean"] == 1
     assert found["hangul_size-reuse_3-0"]["count"] == pytest.approx(10 / 3, abs=1e-3)
     assert all(found["hangul_size-parts_3-0"][f"{part}_ms"] > 0 for part in ("search", "backward"))
@@ -199,3 +204,14 @@ def test_every_scheme_of_adversarial_training_has_a_record(tmp_path, monkeypatch
         assert one["clean"] < one["fast"]
         assert one["clean"] < one["reuse_3"]
         assert one["reuse_3_bf16"] == pytest.approx(one["reuse_3"], rel=0.05)
+
+
+def test_a_scheme_costs_as_many_units_as_its_module_says():
+    """The table at the top of zsl_lib.learn.adversarial, in thirds of a clean iteration."""
+    from adversarial_speed import SCHEMES, counted
+
+    units = {scheme: round(3 * counted(scheme)["count"], 6) for scheme in SCHEMES}
+    assert (units["plain_3"], units["plain_9"]) == (6 + 2 * 3, 6 + 2 * 9)
+    assert (units["reuse_3"], units["reuse_9"]) == (4 + 2 * 3, 4 + 2 * 9)
+    assert (units["clean"], units["noise"], units["fast"], units["free"]) == (3, 6, 8, 3)
+    assert (units["attacked_only_3"], units["attacked_only_fast"]) == (3 + 2 * 3, 3 + 2)

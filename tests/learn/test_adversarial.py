@@ -25,6 +25,7 @@ from zsl_lib.learn.adversarial import (
     adversarial_loss,
     ascend,
     draw_radius,
+    replay,
 )
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.metrics import evaluate
@@ -320,6 +321,19 @@ def test_free_training_takes_a_step_a_replay_and_keeps_its_perturbation():
     assert model._delta.abs().max() <= 7
     assert model._delta.abs().max() > 6
     assert model.net.backbone.stem[1].num_batches_tracked == 3 * batches
+
+
+def test_a_replay_by_hand():
+    """L = 2 w mean(x): the slope in each pixel is w's sign, and that in w is twice the mean of x + δ."""
+    net = nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(net.weight, -1.0)
+    x, delta = torch.full((2, 3), 100.0), torch.tensor([[1.0, 0.0, -3.0]]).repeat(2, 1)
+    value, new = replay(lambda x: 2 * net.weight.sum() * x.mean(), x, delta, model=net, radius=2.0)
+    value.backward()
+    at = x + delta.clamp(-2, 2)
+    assert value.item() == pytest.approx(-2 * at.mean().item())
+    assert net.weight.grad.item() == pytest.approx(2 * at.mean().item())
+    assert torch.equal(new, torch.tensor([[-1.0, -2.0, -2.0]]).repeat(2, 1))
 
 
 def test_every_scheme_sees_the_same_batches():

@@ -152,6 +152,20 @@ def ascend(
     return moved
 
 
+def replay(
+    loss: Loss, x: Tensor, delta: Tensor, *, model: nn.Module, radius: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """A replay of free training (Shafahi et al. 2019): the loss at x + δ, and the next δ, as x.
+
+    One backward pass makes both: the gradient in the weights, which the loss carries as that of
+    :func:`adversarial_loss` does, and a step of δ as long as the radius.
+    """
+    rho = _radii(x, radius)
+    attacked = project(x + delta, x, rho, "linf", PIXELS)
+    value, slope = value_and_slope(loss, attacked, model)
+    return value, project(attacked + rho * slope.sign(), x, rho, "linf", PIXELS) - x
+
+
 def value_and_slope(loss: Loss, x: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
     """The loss at x, differentiable in the weights, and its gradient in x: one backward pass for both."""
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -284,14 +298,12 @@ class AdversarialLearner(RelationLearner):
 
         One gradient moves the weights down and the perturbation up, which goes on to the next batch.
         """
-        k, rho = self.config, _radii(x, radius)
+        n, replays = len(x), self.config.replays
         if self._delta is None:
             self._delta = torch.zeros_like(x)
-        for replay in range(k.replays):
-            attacked = project(x + self._delta[: len(x)], x, rho, "linf", PIXELS)
-            value, slope = value_and_slope(loss, attacked, self.net)
-            self._delta[: len(x)] = project(attacked + rho * slope.sign(), x, rho, "linf", PIXELS) - x
-            if replay + 1 < k.replays:
+        for left in reversed(range(replays)):
+            value, self._delta[:n] = replay(loss, x, self._delta[:n], model=self.net, radius=radius)
+            if left:
                 self._adam.zero_grad()
                 value.backward()
                 self._adam.step()
