@@ -165,3 +165,15 @@ def test_descriptions_embedded_once_give_the_scores_of_all_at_once(combine):
         r = net.relation(net.image_embedding(part), net.attribute_embedding(semantics))
         torch.testing.assert_close(compare(part), r / 3)
         torch.testing.assert_close(net(part, semantics), r / 3)
+
+
+@pytest.mark.parametrize("combine", ["concatenation", "product", "elementwise"])
+def test_images_embedded_once_are_compared_with_any_descriptions(combine):
+    net = network(combine=combine, temperature=2.0)
+    images = torch.rand(3, 1, 2, 2, generator=rng(1)) * 255
+    tables = torch.randn(3, 4, 5, generator=rng(2))
+    scores = net.compare_embedded(net.image_embedding(images))
+    for table in tables:
+        torch.testing.assert_close(scores(table), net(images, table))
+    each = torch.stack([net(images[[i]], tables[i])[0] for i in range(3)])
+    torch.testing.assert_close(scores(tables), each)

@@ -114,17 +114,29 @@ class RelationNetwork(nn.Module):
         return self.adapt(self.backbone.features(pixels))  # type: ignore[operator]
 
     def attribute_embedding(self, semantics: Tensor) -> Tensor:
-        """g ``[C, d]``, non-negative, of descriptions ``[C, K]``."""
+        """g ``[C, d]``, non-negative, of descriptions ``[C, K]``; ``[n, C, d]`` of ``[n, C, K]``."""
         return self.attributes(self.attribute_scale * semantics)
 
     def relation(self, image: Tensor, attribute: Tensor) -> Tensor:
-        """r ``[n, C]`` of embeddings ``[n, d]`` and ``[C, d]``, before the temperature."""
-        return self._relation(image, self._share(attribute))
+        """r ``[n, C]`` of embeddings ``[n, d]`` and ``[C, d]``, before the temperature.
+
+        ``[n, C, d]`` compares each image with descriptions of its own.
+        """
+        return self._relation(self._image_share(image), self._share(attribute))
 
     def compare_with(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
         """images ↦ scores ``[n, C]`` as :meth:`forward`, of these descriptions, embedded here and once."""
         share = self._share(self.attribute_embedding(semantics))
-        return lambda images: self._relation(self.image_embedding(images), share) / self.temperature
+        return lambda images: (
+            self._relation(self._image_share(self.image_embedding(images)), share) / self.temperature
+        )
+
+    def compare_embedded(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """descriptions ``[C, K]`` or ``[n, C, K]`` ↦ scores ``[n, C]`` of image embeddings ``[n, d]``."""
+        share = self._image_share(image)
+        return lambda tables: (
+            self._relation(share, self._share(self.attribute_embedding(tables))) / self.temperature
+        )
 
     def _share(self, attribute: Tensor) -> Tensor:
         """What an attribute embedding ``[C, d]`` has in all its pairs: W_g g + b, or itself."""
@@ -132,14 +144,19 @@ class RelationNetwork(nn.Module):
             return attribute
         return F.linear(attribute, self.first.weight.chunk(2, dim=1)[1], self.first.bias)
 
+    def _image_share(self, image: Tensor) -> Tensor:
+        """The same of an image embedding ``[n, d]``: W_f f, or itself."""
+        if self.combine != "concatenation":
+            return image
+        return F.linear(image, self.first.weight.chunk(2, dim=1)[0])
+
     def _relation(self, image: Tensor, share: Tensor) -> Tensor:
-        """r ``[n, C]`` of embeddings ``[n, d]`` and shares ``[C, d or H]``."""
+        """r ``[n, C]`` of shares ``[n, d or H]`` and ``[C, d or H]`` or ``[n, C, d or H]``."""
         if self.combine == "product":
-            return image @ share.T
-        if self.combine == "elementwise":
-            pairs = self.first(image[:, None] * share)
-        else:
-            pairs = F.linear(image, self.first.weight.chunk(2, dim=1)[0])[:, None] + share
+            return image @ share.T if share.ndim == 2 else (image[:, None] * share).sum(2)
+        pairs = (
+            image[:, None] + share if self.combine == "concatenation" else self.first(image[:, None] * share)
+        )
         return self.last(pairs.relu_()).squeeze(2)
 
 
