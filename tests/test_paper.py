@@ -6,7 +6,7 @@ import pytest
 
 from zsl_lib.errors import DataError
 from zsl_lib.metrics import harmonic_mean
-from zsl_lib.paper import attacked, table
+from zsl_lib.paper import attacked, iteration_seconds, table
 
 DATASETS = ("CUB", "AwA1", "AwA2", "SUN")
 
@@ -75,3 +75,11 @@ def test_the_mean_gain_of_table_4_is_not_the_one_of_the_text():
 def test_another_table_of_paper_2_is_a_data_error():
     with pytest.raises(DataError, match="paper 2: table: found 3, expected one of 2, 4, 6, 8"):
         attacked(3)
+
+
+def test_the_totals_of_table_10_are_not_the_sums_of_its_parts():
+    """Four parts rounded to whole seconds, and the total: 2.5 apart at most."""
+    seconds = iteration_seconds()
+    missing = seconds["total"] - seconds.drop(columns="total").sum(axis=1)
+    assert missing.tolist() == [5, 1, 1, 1]
+    assert (seconds["forward"] == seconds["forward_attacked"]).all()
