@@ -11,7 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from scipy import stats
 
+from zsl_lib.claims import TITLES as ROBUST
 from zsl_lib.embedding import available, is_random
 from zsl_lib.learn.methods import METHODS
 
@@ -63,10 +65,14 @@ def from_records(experiment: str) -> dict[tuple[str, str, str], str]:
         run = json.loads(path.read_text(encoding="utf-8"))
         for metric in METRICS:
             values[run["dataset"], run["method"], metric].append(run["metrics"][metric])
-    return {
-        key: f"{statistics.mean(v):.1f}" + (f" ± {statistics.stdev(v):.1f}" if len(v) > 1 else "")
-        for key, v in values.items()
-    }
+    return {key: mean_sd(v) for key, v in values.items()}
+
+
+def mean_sd(values: list[float]) -> str:
+    """``"59.1 ± 0.8"``."""
+    return f"{statistics.mean(values):.1f}" + (
+        f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    )
 
 
 @pytest.mark.parametrize(("notebook", "which", "experiment"), TABLES)
@@ -92,3 +98,72 @@ def test_five_seeds_or_no_randomness_stand_behind_each_row_of_claims(experiment)
 def test_every_compatibility_model_has_been_tested():
     tested = {path.name.split("-")[1] for path in (ROOT / "results" / "compatibility").glob("hangul-*.json")}
     assert tested == set(available())
+
+
+# --- paper 2: accuracies under attack -------------------------------------------------------------------
+
+ATTACKS = {
+    "noise": "noise",
+    "FGSM": "fgsm",
+    "IFGSM": "ifgsm",
+    "WRM": "wrm",
+    "PGD, margin": "pgd_margin",
+    "worst case": "worst",
+    "DeepFool": "deepfool",
+    "CW": "cw",
+    "ZOO": "zoo",
+    "AutoAttack": "autoattack",
+}
+
+
+def robust_runs():
+    """Per record of ``results/robustness``: data set, method, seed, metrics and (attack, radius) → point."""
+    for path in (ROOT / "results" / "robustness").glob("*.json"):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        columns = run["curves"]
+        points = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        names = run["parameters"]["attacks"]
+        cells = {(names[int(point["attack"])], point["radius"]): point for point in points}
+        yield run["dataset"], run["method"], run["seed"], run["metrics"], cells
+
+
+@pytest.mark.parametrize(("which", "metric"), [(0, "T1"), (1, "H")])
+def test_the_tables_under_attack_follow_from_the_records(which, metric):
+    values = defaultdict(list)
+    for dataset, method, _, metrics, cells in robust_runs():
+        row = dataset, ROBUST.get(method, method)
+        values[*row, "all"].append(metrics[metric])
+        values[*row, "clean"].append(cells["clean", 0][metric])
+        for column, attack in ATTACKS.items():
+            values[*row, column].append(cells[attack, 4][metric])
+    expected = {k: mean_sd(v) for k, v in values.items()}
+    table = [t for t in tables("93_paper2_claims") if {"worst case", "AutoAttack", "seeds"} <= set(t[0])][
+        which
+    ]
+    found, dataset = {}, ""
+    for row in table[2:]:
+        dataset = row[0] if len(row) == len(table[0]) else dataset
+        *cells, seeds = row[-len(table[0][2:]) :]
+        key = dataset, row[-len(table[0][1:])]
+        found |= {(*key, column): text for column, text in zip(table[0][2:-1], cells, strict=True)}
+        assert int(seeds) == len(values[*key, "all"])
+    assert found == expected
+
+
+def test_the_differences_to_atzsl_are_scipys_paired_intervals():
+    """In the worst case at radius 4, for each method and data set with two seeds in common at least."""
+    worst = {(d, m, seed): cells["worst", 4]["T1"] for d, m, seed, _, cells in robust_runs()}
+    (table,) = [t for t in tables("93_paper2_claims") if t[2][0] == "ATZSL minus"]
+    datasets = list(dict.fromkeys(d for d, *_ in sorted(worst, key=lambda k: (k[0] != "hangul", k[0]))))
+    columns = [i for i, title in enumerate(table[1]) if title == "T1, worst case"]
+    assert table[0][1:] == datasets
+    for name, column in zip(datasets, columns, strict=True):
+        found = {row[0]: row[column] for row in table[3:]}
+        for method in {m for d, m, _ in worst if d == name} - {"atzsl"}:
+            seeds = [s for d, m, s in worst if (d, m) == (name, method) and (name, "atzsl", s) in worst]
+            ours, theirs = ([worst[name, m, s] for s in seeds] for m in ("atzsl", method))
+            if len(seeds) > 1:
+                test = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+                mean = statistics.mean(ours) - statistics.mean(theirs)
+                expected = f"{mean:+.1f} [{test.low:.1f}, {test.high:.1f}]"
+                assert found[ROBUST.get(method, method)] == expected
