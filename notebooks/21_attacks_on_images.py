@@ -21,7 +21,7 @@
 # **The question.** How little must a letter change before a zero-shot recogniser reads another one?
 
 # %% tags=["parameters"]
-dataset = "hangul"  # hangul, or real data with images: CUB100, CUB; then take n_images = 6 or so
+dataset = "hangul"  # data set with images: hangul, CUB, CUB100, or a folder; of photographs, 6 or so are enough
 root = ""  # folder of the real benchmarks; empty: ZSL_DATA_DIR, else data/
 seed = 0  # seed of which images are attacked, and of what is random in attacks; 0 or larger
 n_images = 40  # unseen images that are attacked; so many that some are recognised
