@@ -1,10 +1,10 @@
 """What adversarial training costs: ``python benchmarks/adversarial_speed.py`` (or ``make bench``).
 
 Table 10 of paper 2 again: the time of each part of an iteration, and whole iterations of every scheme of
-:mod:`zsl_lib.learn.adversarial` in turns in one run, as multiples of a clean one, beside what counting passes
-says (a forward pass 1, the gradient in activations 1, that in weights 1). Then what is bought with it: how
-strong the searches are, that in bfloat16 among them, on the committed backbone and hangul's images; and how
-well hangul's unseen classes are recognised under attack after training by each scheme.
+:mod:`zsl_lib.learn.adversarial`, as multiples of the clean ones right before and after, beside what counting
+passes says (a forward pass 1, the gradient in activations 1, that in weights 1). Then what is bought with
+it: how strong the searches are, that in bfloat16 among them, on the committed backbone and hangul's images;
+and how well hangul's unseen classes are recognised under attack after training by each scheme.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clocks import in_turns, milliseconds, quartiles
+from clocks import in_pairs, milliseconds, quartiles
 from clocks import write as write_record
 from torch import Tensor
 from torch.nn import functional as F
@@ -160,16 +160,15 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, name: str) -> None:
-    """Every scheme at a size, then the parts of Algorithm 1 with 3 and with 9 steps."""
+    """Every scheme at a size, and its passes; then the parts of Algorithm 1 with 3 and with 9 steps."""
     size = SIZES[name]
     iteration, rounds = Iteration(size, options.device), options.repeats
     works = iteration.works()
     if not any(size.widths):  # ResNet-34: a round takes as long as all rounds of the small network
         rounds = min(3, rounds)
         works = {work: do for work, do in works.items() if not work.endswith("_9")}
-    times = in_turns(works, rounds, warm=1)
-    for work, values in times.items():
-        metrics = quartiles(values, "ms") | quartiles(values / times["clean"], "times_clean")
+    for work, (own, clean) in in_pairs(works["clean"], works, rounds).items():
+        metrics = quartiles(own, "ms") | quartiles(own / clean, "times_clean")
         write(options, name, work, metrics | counted(work))
     for steps in (3, 9):
         taken = [iteration.parts(steps) for _ in range(rounds + 1)][1:]

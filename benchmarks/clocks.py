@@ -43,6 +43,23 @@ def in_turns(works: dict[str, Callable[[], Any]], repeats: int, warm: int = 2) -
     return {name: np.array([r[name] for r in rounds[warm:]]) for name in works}
 
 
+def in_pairs(
+    base: Callable[[], Any], works: dict[str, Callable[[], Any]], repeats: int, warm: int = 1
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Times in ms ``[repeats]`` of each, and of ``base``: the mean of a run right before and one right after.
+
+    A ratio of neighbours in time is not moved by what comes and goes within a round.
+    """
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for _ in range(repeats + warm):
+        before = milliseconds(base)
+        for name, work in works.items():
+            own, after = milliseconds(work), milliseconds(base)
+            found[name].append((own, (before + after) / 2))
+            before = after
+    return {name: tuple(np.array(pairs[warm:]).T) for name, pairs in found.items()}
+
+
 def quartiles(values: np.ndarray, name: str) -> dict[str, float]:
     low, middle, high = np.percentile(values, [25, 50, 75])
     return {f"{name}_low": low, name: middle, f"{name}_high": high}
