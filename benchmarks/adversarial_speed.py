@@ -169,13 +169,18 @@ def measure(options: argparse.Namespace, name: str) -> None:
         works = {work: do for work, do in works.items() if not work.endswith("_9")}
     for work, (own, clean) in in_pairs(works["clean"], works, rounds).items():
         metrics = quartiles(own, "ms") | quartiles(own / clean, "times_clean")
-        write(options, name, work, metrics | counted(work))
+        write(options, name, work, metrics | counted(work), at_size(size, rounds))
     for steps in (3, 9):
         taken = [iteration.parts(steps) for _ in range(rounds + 1)][1:]
         metrics = {}
         for part in taken[0]:
             metrics |= quartiles(torch.tensor([t[part] for t in taken]).numpy(), f"{part}_ms")
-        write(options, name, f"parts_{steps}", metrics)
+        write(options, name, f"parts_{steps}", metrics, at_size(size, rounds))
+
+
+def at_size(size: Size, rounds: int) -> dict[str, Any]:
+    """The parameters of a record of times."""
+    return asdict(size) | {"widths": list(size.widths), "repeats": rounds}
 
 
 def counted(work: str) -> dict[str, float]:
@@ -204,7 +209,7 @@ def strength(options: argparse.Namespace, images: int = 512) -> None:
         for name in ("reuse_3", "reuse_3_bf16", "fast", "reuse_9"):
             told = {**SCHEMES[name][0], "alpha": 0.0, "generator": torch.Generator(device).manual_seed(0)}
             metrics[name] = adversarial_loss(loss, x, model=net, radius=radius, **told).item()
-        write(options, "hangul", f"strength_{radius:g}", metrics)
+        write(options, "hangul", f"strength_{radius:g}", metrics, {"images": images})
 
 
 def robustness(options: argparse.Namespace, per_class: int = 20, tested: int = 400, epochs: int = 4) -> None:
@@ -248,13 +253,10 @@ def write(
     dataset: str,
     method: str,
     metrics: dict[str, float],
-    parameters: dict[str, Any] | None = None,
+    parameters: dict[str, Any],
     seed: int = 0,
 ) -> None:
     """A record of this benchmark: see :func:`clocks.write`."""
-    if parameters is None:
-        size = asdict(SIZES.get(dataset, Size()))
-        parameters = size | {"widths": list(size["widths"]), "repeats": options.repeats}
     write_record(
         options,
         "speed_adversarial",
