@@ -10,7 +10,7 @@
 # # Speed
 #
 # How fast is the library's ABP, next to what one writes first, next to the released program's order of work, and next to
-# what the machine allows? `make bench` measures all of it in one run and writes records; this page reads them.
+# what the machine allows? And what do closed forms, the relation network and training against attacks cost? `make bench` measures all of it and writes records; this page reads them.
 # Machines are noisy, so look at the ratios: each is taken between neighbours in time, and has its quartiles.
 
 # %% tags=["parameters"]
@@ -20,7 +20,7 @@ results_dir = "results"  # folder of the records, from the project's root
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from zsl_lib import plots, record
+from zsl_lib import paper, plots, record
 from zsl_lib.embedding import available
 from zsl_lib.files import project_root
 
@@ -182,6 +182,201 @@ plots.table(table.reset_index(), formats={"MB": "{:.0f}", "MB, one shot": "{:.0f
 # the sums take longer with more of them.
 
 # %% [markdown]
+# ## The relation network's first layer, split
+#
+# **Does it pay to take Eq. 1 of paper 2 apart?** The first layer on a concatenation is $W_f f_i + W_g g_j + b$. *Concatenations* multiplies out all $nC$
+# pairs, *split* each image and each description once ([the relation network](20_relation_network)). A batch of images is compared with all classes; *score* is that alone, *step* that with the gradient of
+# both embeddings and all weights. *×* is the time over that of the split, *count* the same ratio in multiplications of *score*, $\frac{2nCdH + nCH}{(n+C)dH + nCH}$. *MB* is the peak
+# memory of a step above that of a process that only imports and makes the embeddings.
+
+# %% tags=["hide-input"]
+pairs = record.read_records(folder, "speed_relation")
+pairs = pairs.join(pd.DataFrame(list(pairs["parameters"]))[["images", "classes", "embedding", "hidden"]])
+pairs["form"] = pd.Categorical(pairs["method"], ["split", "concatenations"])
+pairs = pairs.sort_values(["classes", "form"], ignore_index=True)
+n, c, d = pairs["images"], pairs["classes"], pairs["embedding"]
+rows = pd.DataFrame({"split": (n + c) * d + n * c, "concatenations": 2 * n * c * d + n * c})
+count = [rows.loc[i, form] / rows.loc[i, "split"] for i, form in enumerate(pairs["method"])]
+table = pd.DataFrame(
+    {
+        "size": pairs["dataset"].str.removesuffix("_size"),
+        "classes": c,
+        "form": pairs["method"],
+        "count": [f"{value:.0f}" for value in count],
+        "score, ms": pairs["score_ms"].map("{:.1f}".format),
+        "score, ×": spread(pairs, "score_times_split", 1),
+        "step, ms": pairs["step_ms"].map("{:.0f}".format),
+        "step, ×": spread(pairs, "step_times_split", 1),
+        "MB": pairs["peak_mb"].map("{:.0f}".format),
+    }
+)
+plots.table(table, index=False)
+
+# %% tags=["hide-input"]
+whole = pairs[pairs["form"] == "concatenations"].set_index("dataset")
+parts = pairs[pairs["form"] == "split"].set_index("dataset")
+memory = whole["peak_mb"] / parts["peak_mb"]
+score, step = whole["score_times_split"], whole["step_times_split"]
+print(f"faster: {score.min():.0f} to {score.max():.0f} times for scores, {step.min():.0f} to {step.max():.0f} for a step;")
+print(f"less memory: {memory.min():.1f} to {memory.max():.1f} times")
+
+# %% [markdown]
+# It does, by less than the count. What both forms have in common, the hidden layer of all pairs, its ReLU and the product with $v$, is few multiplications and much memory traffic, which the count does not see.
+#
+# ## What adversarial training costs
+#
+# **How much longer does training take with an attack in it?** §5.4 of paper 2 says that the added overhead "can be neglected". Its Table 10, in per cent of the sum of the parts, beside Algorithm 1 here (the
+# clean gradient not reused, so that the parts are the paper's). *Hangul* is the small residual network with 64 letters, *ResNet34* the paper's network with 8 random photographs of 224 × 224.
+# The paper does not say what an iteration is; here it is one batch.
+
+# %% tags=["hide-input"]
+PARTS = {"forward": "forward (clean)", "search": "search", "forward_attacked": "forward (attacked)", "backward": "backward"}
+NAMES = {"hangul_size": "hangul", "resnet34_size": "ResNet34"}
+cost = record.read_records(folder, "speed_adversarial")
+device, torch_version = cost.loc[0, "device"], cost.loc[0, "versions"]["torch"]
+print(f"{device}, torch {torch_version}; the time that the processor gave to the work")
+printed = paper.iteration_seconds()
+printed.index = [f"paper: {name}, {attack}s" for name, attack in printed.index]
+ours = cost[cost["method"].str.startswith("parts")].sort_values(["dataset", "method"])
+ours.index = [f"here: {NAMES[row.dataset]}, N = {row.method.split('_')[1]}" for row in ours.itertuples()]
+ours = ours.rename(columns={"forward_clean_ms": "forward"} | {f"{part}_ms": part for part in [*PARTS, "optimiser"]})
+both = pd.concat([printed, ours[[*PARTS, "optimiser"]] / 1000])
+total = both[[*PARTS, "optimiser"]].sum(axis=1)
+shares = 100 * both[[*PARTS, "optimiser"]].div(total, axis=0)
+shares = shares.rename(columns=PARTS)
+shares["sum, s"] = [f"{value:.0f}" if value >= 10 else f"{value:.2f}" for value in total]
+shares["printed total, s"] = ["" if pd.isna(value) else f"{value:.0f}" for value in both["total"]]
+shares["optimiser"] = ["" if pd.isna(value) else f"{value:.1f}" for value in both["optimiser"] / total * 100]
+shares["search / forward"] = both["search"] / both["forward"]
+plots.table(shares)
+
+# %% tags=["hide-input"]
+images = [row for row in shares.index if row.startswith("paper") and row.endswith("images")]
+added = (both["total"] / (both["forward"] + both["backward"] / 2))[images]
+print("The paper's own figures: sums of parts miss the totals by", end=" ")
+print(", ".join(f"{value:.0f} s" for value in (both["total"] - total)[printed.index]) + ";")
+print(f"training against attacks on images takes {added.min():.1f} to {added.max():.1f} times as long as clean training,")
+print("if half of the backward pass is the clean term's.")
+
+# %% [markdown]
+# Nothing to neglect. A step of the search goes forward once and back to the pixels once, which is two forward passes by the count and somewhat more here. The paper's search takes as long as
+# about ten forward passes: too many for the $N = 3$ of its §4.3, too few for the $N = 9$ of its §5.4.
+#
+# **Count first, then measure.** A forward pass is 1, the gradient in the activations 1, that in the weights 1. Clean training costs 3, a step of the search 2
+# ([derived here](23_adversarial_training)). Every scheme, each between two clean iterations:
+#
+# - *count*: the ratio to clean training that follows; *off* is by how many per cent the measured ratio is away from it.
+# - *from passes*: the ratio that follows if a step costs not $\frac23$ of a clean iteration but what one was measured to cost, in the same run.
+
+# %% tags=["hide-input"]
+SCHEMES = {
+    "clean": "clean (α = 1)",
+    "free": "free, one replay",
+    "noise": "random signs",
+    "attacked_only_fast": "α = 0, one step",
+    "attacked_only_fast_bf16": "α = 0, one step, bfloat16",
+    "fast": "fast: one step",
+    "attacked_only_3": "α = 0, N = 3",
+    "reuse_3": "Algorithm 1, N = 3",
+    "reuse_3_bf16": "Algorithm 1, N = 3, bfloat16",
+    "plain_3": "N = 3, nothing reused",
+    "reuse_9": "Algorithm 1, N = 9",
+    "plain_9": "N = 9, nothing reused",
+}
+timed = cost.dropna(subset="count").copy()
+lone = timed[timed["whole_passes"].isna()].set_index(["dataset", "method"])["times_clean"]
+timed = timed.dropna(subset="whole_passes")
+timed["scheme"] = pd.Categorical(timed["method"].map(SCHEMES), list(SCHEMES.values()))
+timed = timed.sort_values(["dataset", "scheme"], ignore_index=True)
+low = timed["method"].str.endswith("bf16")
+steps = [lone[name, "step_bf16" if is_low else "step"] for name, is_low in zip(timed["dataset"], low, strict=True)]
+timed["passes"] = timed["whole_passes"] + timed["search_steps"] * steps
+timed["off"] = 100 * (timed["times_clean"] / timed["count"] - 1)
+timed["off_passes"] = 100 * (timed["times_clean"] / timed["passes"] - 1)
+table = pd.DataFrame(
+    {
+        "size": timed["dataset"].map(NAMES),
+        "scheme": timed["scheme"].astype(str),
+        "ms": timed["ms"].map("{:.0f}".format),
+        "× clean": spread(timed, "times_clean", 2),
+        "count": timed["count"],
+        "off, %": timed["off"].map("{:+.0f}".format),
+        "from passes": timed["passes"],
+        "off, % ": timed["off_passes"].map("{:+.0f}".format),
+    }
+)
+plots.table(table, formats={"count": "{:.2f}", "from passes": "{:.2f}"}, index=False)
+
+# %% tags=["hide-input"]
+for name, part in timed[~low & (timed["method"] != "clean")].groupby("dataset"):
+    near = (part["off"].abs() <= 10).sum()
+    print(f"{NAMES[name]}: {near} of {len(part)} schemes in float32 within 10 % of the count (from {part['off'].min():+.0f} to {part['off'].max():+.0f} %),")
+    print(f"  {(part['off_passes'].abs() <= 10).sum()} within 10 % of what the measured passes make;")
+    print(f"  a step costs {lone[name, 'step']:.2f} of a clean iteration (count {2 / 3:.2f}), in bfloat16 {lone[name, 'step_bf16']:.2f};")
+    back = lone[name, "step"] / lone[name, "forward"] - 1
+    print(f"  its way back to the pixels takes {back:.2f} times as long as its way forward (count 1)")
+best = timed.set_index(["dataset", "method"])["times_clean"]
+for name in timed["dataset"].unique():
+    print(f"{NAMES[name]}, Algorithm 1 with N = 3: {best[name, 'reuse_3']:.2f} times clean, {best[name, 'reuse_3_bf16']:.2f} with its search in bfloat16")
+
+# %% [markdown]
+# - **A large network costs what the count says.** For ResNet34 nearly all time is in its products, and Algorithm 1 takes the 10 units for 3 that were counted.
+# - **A small one pays for what the count leaves out.** BatchNorm, ReLU and additions take as long in a step of the search as in a clean iteration, where the count charges two thirds of it;
+#   and back through convolutions of few channels, the pixels' included, which clean training spares itself, takes longer than forward. So the schemes with most steps are furthest off. What a step was measured to cost
+#   explains all of them: there is no other overhead in the loop.
+# - **Below the count:** bfloat16 in the search, where the processor has units for it. The larger the network, the more it saves.
+# - The first row compares clean iterations with their neighbours: what it is away from 1 is noise.
+#
+# **Is the cheaper search as strong?** The committed backbone and letters that it was trained on: the mean cross-entropy after the search, by radius. *Kept* is the rise in bfloat16 over that in float32.
+
+# %% tags=["hide-input"]
+strength = cost[cost["method"].str.startswith("strength")].sort_values("radius")
+kept = 100 * (strength["reuse_3_bf16"] - strength["clean"]) / (strength["reuse_3"] - strength["clean"])
+table = pd.DataFrame(
+    {
+        "ρ": strength["radius"].map("{:g}".format),
+        "clean": strength["clean"],
+        "one random step": strength["fast"],
+        "N = 3": strength["reuse_3"],
+        "N = 3, bfloat16": strength["reuse_3_bf16"],
+        "N = 9": strength["reuse_9"],
+        "kept, %": kept.map("{:.1f}".format),
+    }
+)
+losses = ["clean", "one random step", "N = 3", "N = 3, bfloat16", "N = 9"]
+plots.table(table, formats=dict.fromkeys(losses, "{:.3f}"), index=False)
+
+# %% [markdown]
+# It is: rounding turns a sign only where the slope is next to nothing. One step from a random point falls behind as the radius grows, and many steps gain little over three.
+#
+# **And what is bought?** Training by each scheme with radii up to 16, then T1 on hangul's unseen classes, clean and under ten steps of ascent on the margin. All have as many updates of the weights, the free scheme
+# in a quarter of the epochs (four replays of each batch). Mean and standard deviation over seeds; the test images are the same.
+
+# %% tags=["hide-input"]
+trained = cost[cost["method"].str.startswith("trained")].copy()
+trained["method"] = trained["method"].str.removeprefix("trained_")
+trained["scheme"] = pd.Categorical(trained["method"].map(SCHEMES), list(SCHEMES.values()))
+groups = trained.groupby("scheme", observed=True)
+bought = groups[["T1_0", "T1_4", "T1_8"]].agg(record.mean_sd)
+bought = bought.rename(columns={"T1_0": "T1, clean", "T1_4": "T1, ρ = 4", "T1_8": "T1, ρ = 8"})
+ratios = timed[timed["dataset"] == "hangul_size"].set_index("scheme")
+bought.insert(0, "× clean", ratios["times_clean"].reindex(bought.index))
+tested = trained.iloc[0]["parameters"]["tested"]
+means = groups["T1_8"].mean()
+gain = 100 * (means - means["clean (α = 1)"]) / (means["Algorithm 1, N = 3"] - means["clean (α = 1)"])
+print("gain at ρ = 8 over clean training, in per cent of that of Algorithm 1 in float32:")
+print("; ".join(f"{name}: {value:.0f}" for name, value in gain.drop("clean (α = 1)").items()))
+print(f"{groups.size().min()} seeds, {tested} images; standard error of one accuracy of 50 %: {100 * (0.25 / tested) ** 0.5:.1f} points")
+plots.table(bought.reset_index().astype({"scheme": str}), index=False)
+
+# %% [markdown]
+# - **The search in bfloat16 buys what that in float32 buys**, within the spread of the seeds.
+# - **Random signs cost as much as a second clean iteration and buy nothing**: it is the search that makes robust.
+# - **One step and no clean term** is the cheapest that buys most of the robustness. It can fail as a whole where the loss bends within the ball ([catastrophic overfitting](22_danskin)); a test at several steps tells.
+# - **The free scheme is as cheap as clean training** and buys part, here at the price of clean T1: four replays of a batch see a quarter of the epochs.
+#
+# Chapter 23 compares [arms of equal cost](23_adversarial_training).
+#
 # ## In short
 
 # %% tags=["hide-input"]
