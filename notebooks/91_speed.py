@@ -320,10 +320,10 @@ for name in timed["dataset"].unique():
     print(f"{NAMES[name]}, Algorithm 1 with N = 3: {best[name, 'reuse_3']:.2f} times clean, {best[name, 'reuse_3_bf16']:.2f} with its search in bfloat16")
 
 # %% [markdown]
-# - **A large network costs what the count says.** For ResNet34 nearly all time is in its products, and Algorithm 1 takes the 10 units for 3 that were counted.
+# - **A large network costs what the count says.** For ResNet34 nearly all time is in its products, and Algorithm 1 takes about the 10 units for 3 that were counted.
 # - **A small one pays for what the count leaves out.** BatchNorm, ReLU and additions take as long in a step of the search as in a clean iteration, where the count charges two thirds of it;
-#   and back through convolutions of few channels, the pixels' included, which clean training spares itself, takes longer than forward. So the schemes with most steps are furthest off. What a step was measured to cost
-#   explains all of them: there is no other overhead in the loop.
+#   and back through convolutions of few channels, the pixels' included, which clean training spares itself, takes longer than forward. So the schemes with most steps are furthest off. With a step at
+#   its measured cost the count comes right: there is no other overhead in the loop. What a replay of the free scheme takes beyond a clean iteration is, again, the gradient of the pixels.
 # - **Below the count:** bfloat16 in the search, where the processor has units for it. The larger the network, the more it saves.
 # - The first row compares clean iterations with their neighbours: what it is away from 1 is noise.
 #
