@@ -53,7 +53,7 @@ from scipy import stats
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsl_lib import attacks, plots
+from zsl_lib import attacks, paper, plots
 from zsl_lib.data import load
 from zsl_lib.learn.adversarial import AdversarialConfig, AdversarialLearner, adversarial_loss, draw_radius
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
@@ -83,7 +83,7 @@ many, data = with_few(data, warm_per_class), with_few(data, per_class)
 data
 
 # %% [markdown]
-# Images, no features: whoever attacks starts at the pixels. A part of the training images is enough here; the records of the results page use all.
+# Images, no features: whoever attacks starts at the pixels. A part of the training images is enough here; the records of [the page of claims](93_paper2_claims) use all.
 #
 # ## Eq. 4, with its sign
 #
@@ -210,23 +210,21 @@ base.net.zero_grad()
 # (The relation network's own part is small beside the backbone's. For convolutions in groups, such as EfficientNet's, PyTorch overcounts the gradient in the weights, and the ratios come out wrong.) Paper 2's §5.4 calls the overhead negligible; by the count it is a factor of 3.3 to 4 over clean training. Its own Table 10 says so too:
 
 # %%
-paper = pd.DataFrame(
-    [[22, 226, 22, 103, 378], [2, 17, 2, 9, 31], [7, 70, 7, 34, 119], [2, 12, 2, 6, 23]],
-    columns=["forward (clean)", "search", "forward (attacked)", "backward", "total"],
-    index=["AWA2, images", "AWA2, attributes", "CUB, images", "CUB, attributes"],
-)
-clean = paper["forward (clean)"] + paper["backward"] / 2
-paper["sum of parts"] = paper.iloc[:, :4].sum(axis=1)
-paper["total / clean"] = paper["total"] / clean
-paper["search / forward"] = paper["search"] / paper["forward (clean)"]
-plots.table(paper, formats=dict.fromkeys(paper.columns[:6], "{:.0f}"))
+printed = paper.iteration_seconds()
+printed.index = [f"{name}, {attack}s" for name, attack in printed.index]
+parts = ["forward", "search", "forward_attacked", "backward"]
+printed["sum of parts"] = printed[parts].sum(axis=1)
+printed["total / clean"] = printed["total"] / (printed["forward"] + printed["backward"] / 2)
+printed["search / forward"] = printed["search"] / printed["forward"]
+printed = printed.rename(columns={"forward": "forward (clean)", "forward_attacked": "forward (attacked)"})
+plots.table(printed, formats=dict.fromkeys(printed.columns[:6], "{:.0f}"))
 
 # %% [markdown]
 # - The parts do not sum to the totals, in any row.
 # - *Total / clean* is about five for images, with half the backward time taken for the clean term's.
 # - A step costs two forward passes, so $N = 3$ would take 6 forward times in the search and $N = 9$ would take 18. The search takes about ten. Neither the 3 of §4.3 nor the 9 of §5.4 fits.
 #
-# Measured times of all parts here are in the records of `benchmarks/adversarial_speed.py`.
+# What the parts and all schemes take here is on [the page on speed](91_speed).
 #
 # **BatchNorm.** In training mode a layer normalises by its batch and remembers a running mean of what it saw. The search must maximise the function that is trained, so it stays in training mode; but the
 # images of its steps are not training data, and must not be remembered. `adversarial_loss` sees to that; `algorithm_1` above does not, and in training mode would shift what the
@@ -360,8 +358,8 @@ plt.show()
 # %% [markdown]
 # - **Robustness passes on to unseen classes.** Only seen classes were attacked in training, and unseen ones are recognised two or three times as often under the widest attack as after the controls.
 # - **It is owed to the search.** More clean epochs raise the attacked T1 little, and so does noise of the same size.
-# - **The paper's radii are small here.** With $\rho\le 4$, of which most draws are far smaller, the arm is a few points above the controls at most, about the error of the comparison. Letters are coarser than photographs, and these
-#   are few passes; the radius is a setting of the data, not of the method.
+# - **The paper's radii need a longer training.** With $\rho\le 4$, of which most draws are far smaller, the arm is a few points above the controls at most, about the error of the comparison, and wider radii do more in the same time.
+#   That is so after one pass over few images. From all training images, with settings that were chosen on validation, the same radii make a large difference: [paper 2, claim by claim](93_paper2_claims).
 # - **The price is clean accuracy, and the clean term pays a part of it.** All arms with wide radii recognise fewer clean images than more clean epochs do, and attacked images alone ($\alpha = 0$) the fewest. Each difference is
 #   hardly larger than its error, but both came out the same way with other seeds; §5.3 of the paper argues for the clean term, too.
 # - **One step from a random point does about as well** as three from the clean image, for less; so does the free scheme, for less still.
@@ -456,7 +454,7 @@ plots.table(shapes[["one step", "line", "random", "on bright pixels (%)", "sprea
 # 5. The search runs in the mode that is trained, and BatchNorm remembers nothing of it. The paper does not say.
 # 6. $x'$ stays within [0, 255]; the paper projects on the ball alone.
 # 7. Training goes on from a clean network here, for a pass or a few over few images, at a rate far above the paper's; the paper trains from the start for 400 epochs. What this can show is which way each arm moves, not where it
-#    ends: the records of the results page are for that.
+#    ends: the records of [the page of claims](93_paper2_claims) are for that.
 # 8. DEM-adv and LDF-adv train through the same function (`AdversarialDEM`, `AdversarialLDF`). With an image network that learns too, DEM's squared distance is least when all images and all classes meet in
 #    one point; `AdversarialDEM` minimises the cross-entropy of DEM's scores instead, and has the other as an option.
 # 9. Baseline3 (the product, `combine="product"`) has $\alpha = 1$ in the paper, so it compares two clean networks, and cannot tell whether concatenation is more robust *under adversarial training*.
