@@ -127,7 +127,7 @@ $(GPU_RUNS): gpu-%: notebooks/%.py $(SETUP)
 	  echo "make gpu: torch sees no GPU; expected a machine with CUDA" >&2; exit 1; }
 	@$(PY) .ci/notebooks.py run $< _build/gpu/$*.ipynb --parameters $(PARAMETERS)
 
-bench: $(SETUP) ## measure speed and memory; the records go to results/ (some minutes, on a quiet machine)
+bench: $(SETUP) ## measure speed and memory; the records go to results/ (about an hour, on a quiet machine)
 	$(PY) benchmarks/abp_speed.py
 	$(PY) benchmarks/compatibility_speed.py
 	$(PY) benchmarks/relation_speed.py
