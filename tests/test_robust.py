@@ -9,7 +9,7 @@ import torch
 from helpers import rng, small_dataset
 from torch import Tensor, nn
 
-from zsl_lib.attacks import fgsm, noise, pgd
+from zsl_lib.attacks import Counted, fgsm, noise, pgd
 from zsl_lib.calibration import Calibrated
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser
 from zsl_lib.data import load
@@ -265,3 +265,27 @@ def test_errors(fitted):
         EndToEnd(neighbours, scaled.semantics, target.path)(data.unseen)
     with pytest.raises(DataError, match="radius: found -1"):
         RobustEvaluation(target, data).run(noise, radius=-1.0, generator=rng())
+
+
+def test_clean_scores_are_asked_for_once():
+    data, net = pixel_dataset()
+    scaled = data.scaled()
+    target = EndToEnd(ESZSL(0.1, 0.1).fit(scaled), scaled.semantics, FeaturePath(net, data))
+    asked: list[Counted] = []
+
+    def counted(classes: Tensor) -> Counted:
+        asked.append(Counted(target(classes)))
+        return asked[-1]
+
+    evaluation = RobustEvaluation(counted, data, batch=4)
+    clean, attacked = evaluation.run(), evaluation.run(fgsm, radius=20.0)
+    n = [len(run.labels) for run in (attacked.standard, attacked.generalised)]
+    right = [int(run.right.sum()) for run in (clean.standard, clean.generalised)]
+    assert [scores.images for scores in asked] == [a + 2 * b for a, b in zip(n, right, strict=True)]
+    again = evaluation.run()
+    assert torch.equal(again.generalised.scores, clean.generalised.scores)  # attacks have not written there
+    assert attacked.generalised.right.sum() < clean.generalised.right.sum()
+    few = evaluation.few(3)
+    assert torch.equal(
+        few.run().standard.scores, clean.standard.scores[torch.isin(evaluation.unseen, few.unseen)]
+    )

@@ -267,6 +267,7 @@ class RobustEvaluation:
         self.unseen, self.seen = (
             spread(i, d.labels, images, self.seed) for i in (d.test_unseen, d.test_seen)
         )
+        self._clean: dict[tuple[bool, int], Tensor] = {}
 
     def run(self, attack: Attack | None = None, **settings: Any) -> Attacked:
         """Outcomes of ``attack(scores, x, y, **settings)`` in both search spaces; None: of clean images."""
@@ -313,18 +314,27 @@ class RobustEvaluation:
         self, scores: Scores, index: Tensor, candidates: Tensor, attack: Attack | None, *, spare: bool = True
     ) -> Outcome:
         """``spare``: leave alone what is misrecognised."""
-        parts = [self._batch(scores, part, candidates, attack, spare) for part in index.split(self.batch)]
+        parts = [
+            self._batch(scores, part, candidates, attack, spare, number)
+            for number, part in enumerate(index.split(self.batch))
+        ]
         values, linf, l2 = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         labels, predictions = self.dataset.labels[index], candidates[values.argmax(1)]
         return Outcome(predictions, labels, values, candidates, linf, l2)
 
     @torch.no_grad()
     def _batch(
-        self, scores: Scores, index: Tensor, candidates: Tensor, attack: Attack | None, spare: bool
+        self,
+        scores: Scores,
+        index: Tensor,
+        candidates: Tensor,
+        attack: Attack | None,
+        spare: bool,
+        number: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, and both sizes of the perturbation."""
         x, y = self._pixels(index), self._columns(index, candidates)
-        values, sizes = scores(x), torch.zeros(2, len(x), device=self.device)
+        values, sizes = self._clean_scores(scores, x, number), torch.zeros(2, len(x), device=self.device)
         chosen = (values.argmax(1) == y) if spare else torch.ones_like(y, dtype=torch.bool)
         if attack is not None and chosen.any():
             moved = attack(scores, x[chosen], y[chosen])
@@ -332,6 +342,15 @@ class RobustEvaluation:
             delta = moved - x[chosen]
             sizes[:, chosen] = torch.stack([norms(delta, norm).flatten() for norm in ("linf", "l2")])
         return values, sizes[0], sizes[1]
+
+    def _clean_scores(self, scores: Scores, x: Tensor, number: int) -> Tensor:
+        """Of batch ``number``; those of the two search spaces are the same for all attacks, and kept."""
+        if scores is not self.standard and scores is not self.generalised:
+            return scores(x)
+        key = scores is self.standard, number
+        if key not in self._clean:
+            self._clean[key] = scores(x)
+        return self._clean[key].clone()
 
 
 def calibrated(scores: Scores, dataset: ZSLDataset, gamma: float) -> Scores:
