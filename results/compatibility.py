@@ -13,13 +13,15 @@ import argparse
 from functools import partial
 from typing import Any
 
-from common import name_in_records, parser, run_all
+from common import best_setting, name_in_records, parser, run_all, search_once, semantics_words
 
-from zsl_lib import record, tuning
+from zsl_lib import record
 from zsl_lib.calibration import Calibrated, ausuc, best, seen_unseen_curve
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.embedding import available, is_random
 from zsl_lib.metrics import evaluate, hubness
+
+EXPERIMENT = "compatibility_search"
 
 
 def parse() -> argparse.Namespace:
@@ -27,37 +29,16 @@ def parse() -> argparse.Namespace:
 
 
 def command(options: argparse.Namespace, method: str, seeds: str) -> str:
-    semantics = "" if options.semantics == "att" else f" --semantics {options.semantics}"
-    return f"python results/compatibility.py {options.dataset}{semantics} --methods {method}{seeds}"
+    words = [options.dataset, *semantics_words(options), f"--methods {method}{seeds}"]
+    return f"python results/compatibility.py {' '.join(words)}"
 
 
 def choose(method: str, raw: ZSLDataset, options: argparse.Namespace) -> dict[str, Any]:
     """The setting that is best on validation, by the record of the search, made if it is not there."""
+    made = available()[method]
+    search_once(EXPERIMENT, method, raw, options, made, made.GRID, command=command(options, method, ""))
     name = name_in_records(raw, options)
-    folder = options.results_dir / "compatibility_search"
-    target = folder / record.filename(name, method, 0)
-    grid = available()[method].GRID
-    if not target.exists():
-        log, watch = target.with_suffix(".jsonl"), record.Stopwatch()
-        tried = tuning.search(available()[method], grid, raw, "score", log=log)
-        watch.record(
-            "compatibility_search",
-            raw,
-            method,
-            semantics=options.semantics,
-            seed=0,
-            parameters={
-                "grid": grid,
-                "tried": tried.astype(object).where(tried.notna(), None).to_dict("records"),
-            },
-            metrics=tried.loc[0, [*tuning.METRICS, "score"]].to_dict(),
-            selection="validation",
-            command=command(options, method, ""),
-        ).write(options.results_dir)
-        log.unlink()
-    runs = record.read_records(options.results_dir, "compatibility_search")
-    (first, *_) = runs.set_index("file").loc[f"{folder.name}/{target.name}", "parameters"]["tried"]
-    return {key: first[key] for key in grid}
+    return best_setting(EXPERIMENT, name, method, options, script="compatibility")
 
 
 def run(method: str, options: argparse.Namespace) -> str:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from common import name_in_records, parser, run_all
+from common import best_setting, name_in_records, parser, run_all, semantics_words
 from generative import chosen
 
 from zsl_lib import embedding, record
@@ -33,7 +33,6 @@ from zsl_lib.attacks.checks import CHECKS, run_checks, transfer
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.embedding.eszsl import ESZSL
-from zsl_lib.errors import DataError
 from zsl_lib.learn.adversarial import AdversarialDEM, AdversarialLDF, AdversarialLearner
 from zsl_lib.learn.methods import learner
 from zsl_lib.learn.relation import RelationLearner
@@ -136,25 +135,14 @@ def tuned(dataset: str, method: str, options: argparse.Namespace) -> dict[str, A
     ------
     DataError: no record of such a search.
     """
-    return _first(dataset, FROM_PIXELS[method].setting_of, "robustness_search", options)
-
-
-def _first(dataset: str, method: str, search: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The setting that came out first in a record of :func:`zsl_lib.tuning.search`."""
-    file = f"{search}/{record.filename(dataset, method, 0)}"
-    runs = record.read_records(options.results_dir, search)
-    found = runs[runs["file"] == file]["parameters"] if len(runs) else []
-    if len(found) == 0:
-        script = search.removesuffix("_search") if search.startswith("compat") else search
-        hint = f"python results/{script}.py {options.dataset} --methods {method}"
-        raise DataError(f"{options.results_dir}/{file}", found="no record", expected="one", hint=hint)
-    parameters = found.iloc[0]
-    return {key: parameters["tried"][0][key] for key in parameters["grid"]}
+    setting_of = FROM_PIXELS[method].setting_of
+    return best_setting("robustness_search", dataset, setting_of, options, script="robustness_search")
 
 
 def on_features(name: str, raw: ZSLDataset, seed: int, options: argparse.Namespace) -> Trained:
     """A compatibility model on features, with the setting of ``results/compatibility_search``."""
-    setting = _first(name_in_records(raw, options), name, "compatibility_search", options)
+    dataset = name_in_records(raw, options)
+    setting = best_setting("compatibility_search", dataset, name, options, script="compatibility")
     data = raw.scaled()
     model = embedding.available()[name](**setting, seed=seed, device=options.device).fit(data)
     target = through(model, raw, data, options, model.device)
@@ -324,7 +312,7 @@ def command(options: argparse.Namespace, method: str, seed: int) -> str:
     words = [options.dataset, f"--methods {method} --seeds {seed}"]
     keys = ("images", "few", "rare", "backbone", "settings", "hidden", "samples")
     words += [f"--{key} {getattr(options, key)}" for key in keys]
-    words += [f"--semantics {options.semantics}"] if options.semantics != "att" else []
+    words += semantics_words(options)
     words += [f"--set '{options.set}'"] if options.set != "{}" else []
     return f"python results/robustness.py {' '.join(words)}"
 

@@ -14,10 +14,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from common import name_in_records, run_all
+from common import run_all, search_once, semantics_words
 from robustness import FROM_PIXELS, MIDDLE, from_pixels, parse, pixel_parser
 
-from zsl_lib import record, tuning
 from zsl_lib.attacks import pgd
 from zsl_lib.data import ZSLDataset, load
 from zsl_lib.robust import EndToEnd, RobustEvaluation, with_clean
@@ -43,42 +42,26 @@ def measure(model: Any, dataset: ZSLDataset, images: int, batch: int) -> dict[st
 
 def run(method: str, options: argparse.Namespace) -> str:
     raw = load(options.dataset, options.root, semantics=options.semantics, images=True)
-    target = (
-        options.results_dir / "robustness_search" / record.filename(name_in_records(raw, options), method, 0)
-    )
-    if target.exists():
-        return f"{target.name}: there already"
-    log, watch = target.with_suffix(".jsonl"), record.Stopwatch()
-    tried = tuning.search(
+    given = {"backbone": options.backbone, "images": options.images, "radius": MIDDLE}
+    return search_once(
+        "robustness_search",
+        method,
+        raw,
+        options,
         partial(from_pixels, method, options),
         grid(method),
-        replace(raw, features=None),
-        "score",
-        measure=partial(measure, images=options.images, batch=options.batch),
-        log=log,
-    )
-    rows = tried.astype(object).where(tried.notna(), None).to_dict("records")
-    given = {"backbone": options.backbone, "images": options.images, "radius": MIDDLE}
-    watch.record(
-        "robustness_search",
-        raw,
-        method,
-        semantics=options.semantics,
-        seed=0,
-        parameters=given | {"grid": grid(method), "tried": rows},
-        metrics=tried.drop(columns=list(grid(method))).loc[0].to_dict(),
-        selection="validation",
         command=command(options, method),
-    ).write(options.results_dir)
-    log.unlink()
-    return f"{target.name}: {rows[0]}; {watch.seconds():.0f} s"
+        on=replace(raw, features=None),
+        parameters=given,
+        measure=partial(measure, images=options.images, batch=options.batch),
+    )
 
 
 def command(options: argparse.Namespace, method: str) -> str:
-    semantics = "" if options.semantics == "att" else f" --semantics {options.semantics}"
-    chosen = f" --images {options.images} --backbone {options.backbone}"
-    chosen += f" --set '{options.set}'" if options.set != "{}" else ""
-    return f"python results/robustness_search.py {options.dataset}{semantics} --methods {method}{chosen}"
+    words = [options.dataset, *semantics_words(options), f"--methods {method}"]
+    words += [f"--images {options.images} --backbone {options.backbone}"]
+    words += [f"--set '{options.set}'"] if options.set != "{}" else []
+    return f"python results/robustness_search.py {' '.join(words)}"
 
 
 def main() -> None:

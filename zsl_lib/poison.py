@@ -27,7 +27,7 @@ from zsl_lib.learn.learner import FeatureLearner
 from zsl_lib.learn.relation import RelationLearner
 from zsl_lib.metrics import Recogniser
 from zsl_lib.models.relation import RelationNetwork
-from zsl_lib.robust import Attacked, EndToEnd, FeaturePath, Outcome, spread, with_clean
+from zsl_lib.robust import Attacked, EndToEnd, FeaturePath, Outcome, check_gradient, spread, with_clean
 
 PoisonAttack = Callable[..., Poisoned]
 Space = Literal["standard", "generalised"]
@@ -64,9 +64,7 @@ class RecogniserTables:
     """
 
     def __init__(self, recogniser: Any, x: Tensor, *, separable: bool = False, loop: bool = False) -> None:
-        if not hasattr(recogniser, "score_function"):
-            found = f"{type(recogniser).__name__} without score_function"
-            raise DataError("table_scores", found=found, expected="a recogniser with a gradient")
+        check_gradient(recogniser, "table_scores")
         self.recogniser, self.x, self.separable, self.loop = recogniser, x, separable, loop
 
     def __call__(self, tables: Tensor) -> Tensor:
@@ -123,21 +121,11 @@ def table_scores(
     made: list[Tables] = []
     for part in x.split(batch):
         if isinstance(recogniser, RelationLearner):
-            made.append(RelationTables(recogniser.net, _embedded(recogniser, part)))
+            made.append(RelationTables(recogniser.net, recogniser.image_embedding(part)))
         else:
             part = part if path is None else path(part)
             made.append(RecogniserTables(recogniser, part, separable=separable, loop=loop))
     return made
-
-
-def _embedded(learner: RelationLearner, x: Tensor) -> Tensor:
-    if not hasattr(learner, "net"):
-        raise DataError(f"{type(learner).__name__}", found="no network", expected="fit() before")
-    if x.ndim == 2 and not learner.config.freeze:
-        hint = "dataclasses.replace(dataset, features=None)"
-        expected = "images, since the backbone has learned"
-        raise DataError("table_scores: x", found="features", expected=expected, hint=hint)
-    return learner.net.image_embedding(x.to(learner.device))
 
 
 class GeneratorMean:

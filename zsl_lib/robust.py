@@ -34,6 +34,13 @@ class Differentiable(Protocol):
     def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]: ...
 
 
+def check_gradient(recogniser: Any, where: str) -> None:
+    """Raise DataError unless it gives its scores as a function with a gradient; nearest neighbours do not."""
+    if not hasattr(recogniser, "score_function"):
+        found = f"{type(recogniser).__name__} without score_function"
+        raise DataError(where, found=found, expected="a recogniser with a gradient")
+
+
 class FeaturePath:
     """From pixels to what a recogniser on features learned from: the frozen backbone, then its scaling.
 
@@ -94,9 +101,7 @@ class EndToEnd:
         ------
         DataError: a recogniser without a gradient, such as nearest neighbours.
         """
-        if not hasattr(self.recogniser, "score_function"):
-            found = f"{type(self.recogniser).__name__} without score_function"
-            raise DataError("EndToEnd", found=found, expected="a recogniser with a gradient")
+        check_gradient(self.recogniser, "EndToEnd")
         scores = self.recogniser.score_function(self.semantics[classes])
         if self.path is None:
             return scores

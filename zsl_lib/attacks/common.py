@@ -108,16 +108,26 @@ def gradient(scores: Scores, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, 
         return differentiate(loss_values(values, y, loss).sum(), x), values.detach()
 
 
-def differentiate(total: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
-    """Gradient of a number in x; DataError where there is none. ``keep`` keeps the graph for another."""
-    hint = "no detach(), no_grad() or argmax on the way from pixels to scores"
+def differentiate(
+    total: Tensor,
+    x: Tensor,
+    *,
+    keep: bool = False,
+    name: str = "x",
+    hint: str = "no detach(), no_grad() or argmax on the way from pixels to scores",
+) -> Tensor:
+    """Gradient of a number in x; DataError where there is none, with x's name and a hint what to look for.
+
+    ``keep`` keeps the graph for another.
+    """
     found = None
     if total.requires_grad:
         (found,) = torch.autograd.grad(total, x, retain_graph=keep, allow_unused=True)
     if found is None:
-        raise DataError("scores", found="no gradient in x", expected="a differentiable function", hint=hint)
+        missing = f"no gradient in {name}"
+        raise DataError("scores", found=missing, expected="a differentiable function", hint=hint)
     if not bool(found.isfinite().all()):
-        raise DataError("scores", found="NaN or infinite gradient in x", expected="finite ones")
+        raise DataError("scores", found=f"NaN or infinite gradient in {name}", expected="finite ones")
     return found
 
 

@@ -35,13 +35,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zsl_lib.attacks.common import Bounds, Loss, check_choice, check_counts, draw, loss_values
+from zsl_lib.attacks.common import (
+    Bounds,
+    Loss,
+    check_choice,
+    check_counts,
+    differentiate,
+    draw,
+    loss_values,
+)
 from zsl_lib.attacks.common import direction as steepest
 from zsl_lib.attacks.pgd import STEP
 from zsl_lib.errors import DataError
@@ -49,6 +57,8 @@ from zsl_lib.errors import DataError
 TableScores = Callable[[Tensor], Tensor]
 Threat = Literal["per_image", "universal"]
 Direction = Literal["sign", "gradient"]
+
+NO_GRADIENT = "no detach(), no_grad() or rounding on the way from the table to scores"
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +295,7 @@ def flip(
             chosen = torch.where(better, index[..., 0, 0], chosen)
         flipped.append(chosen)
         open_, rows = open_ & (best == rows), best
-    made = problem.poisoned(rows)
-    return Poisoned(made.table, made.columns, made.rows, made.scale, torch.stack(flipped, dim=-1))
+    return replace(problem.poisoned(rows), attributes=torch.stack(flipped, dim=-1))
 
 
 def opposite(table: Tensor) -> Tensor:
@@ -426,7 +435,8 @@ class _Problem:
         for part in self.parts:
             with torch.enable_grad():
                 here = (rows[part.place] if self.each else rows).detach().requires_grad_()
-                found.append(_differentiate(self._loss_of(part, here).sum(), here))
+                total = self._loss_of(part, here).sum()
+                found.append(differentiate(total, here, name="the table", hint=NO_GRADIENT))
         if self.each:
             return torch.cat(found)
         return torch.stack(found).sum(0) / sum(len(part.y) for part in self.parts)
@@ -444,21 +454,6 @@ class _Problem:
 
     def poisoned(self, rows: Tensor) -> Poisoned:
         return Poisoned(self.table, self.columns, rows, self.of_class)
-
-
-def _differentiate(total: Tensor, rows: Tensor) -> Tensor:
-    """Gradient of a number in the rows; DataError where there is none."""
-    found = None
-    if total.requires_grad:
-        (found,) = torch.autograd.grad(total, rows, allow_unused=True)
-    if found is None:
-        hint = "no detach(), no_grad() or rounding on the way from the table to scores"
-        raise DataError(
-            "scores", found="no gradient in the table", expected="a differentiable function", hint=hint
-        )
-    if not bool(found.isfinite().all()):
-        raise DataError("scores", found="NaN or infinite gradient in the table", expected="finite ones")
-    return found
 
 
 def check_table(table: Tensor) -> None:

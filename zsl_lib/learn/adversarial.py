@@ -243,7 +243,7 @@ class AdversarialConfig(RelationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self, Scheme)
+        check_settings(self, law=Law, scheme=Scheme, inner=Precision)
         check_range(self, 1, "replays", whole=True)
         if self.scheme == "free" and self.alpha != 0:
             raise DataError(
@@ -251,15 +251,15 @@ class AdversarialConfig(RelationConfig):
             )
 
 
-def _check(config: Any, schemes: Any) -> None:
-    """The fields that every adversarial learner has."""
+def check_settings(config: Any, **kinds: Any) -> None:
+    """The fields that every adversarial learner has: α, radius and steps, and choices by their Literals."""
     name = type(config).__name__
     check_range(config, 0, "alpha", "radius")
     if config.alpha > 1:
         raise DataError(f"{name}.alpha", found=config.alpha, expected="a number in [0, 1]")
     check_range(config, 1, "steps", whole=True)
-    for field, choices in (("law", Law), ("scheme", schemes), ("inner", Precision)):
-        check_choice(f"{name}.{field}", getattr(config, field), get_args(choices))
+    for field, kind in kinds.items():
+        check_choice(f"{name}.{field}", getattr(config, field), get_args(kind))
 
 
 class AdversarialLearner(RelationLearner):
@@ -356,7 +356,7 @@ class AdversarialModel(GradientModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self, Search)
+        check_settings(self, law=Law, scheme=Search, inner=Precision)
 
     def score_function(self, semantics: Tensor) -> Callable[[Tensor], Tensor]:
         """x ↦ scores ``[n, C]`` for descriptions ``[C, K]``, differentiable in x, pixels of [0, 255]."""

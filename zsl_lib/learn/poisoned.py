@@ -22,16 +22,15 @@ both terms share it. The search passes through the attribute network and the rel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsl_lib.attacks.common import check_choice
 from zsl_lib.attacks.prototypes import Direction, Threat, fgsm, ifgsm
 from zsl_lib.errors import DataError, check_range
-from zsl_lib.learn.adversarial import Law, draw
+from zsl_lib.learn.adversarial import Law, check_settings, draw
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.poison import RelationTables
 
@@ -65,18 +64,13 @@ class PoisonedConfig(RelationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        check_range(self, 0, "alpha", "radius")
-        if self.alpha > 1:
-            raise DataError(f"{name}.alpha", found=self.alpha, expected="a number in [0, 1]")
+        check_settings(self, law=Law, reading=Reading, threat=Threat, direction=Direction)
         check_range(self, 0, "attribute_scale", above=True)
-        check_range(self, 1, "steps", whole=True)
         if self.step is not None:
             check_range(self, 0, "step", above=True)
-        for field, kind in (("law", Law), ("reading", Reading), ("threat", Threat), ("direction", Direction)):
-            check_choice(f"{name}.{field}", getattr(self, field), get_args(kind))
         if self.reading == "several" and self.threat == "per_image":
-            raise DataError(f"{name}.threat", found="'per_image'", expected="'universal' where several move")
+            where = f"{type(self).__name__}.threat"
+            raise DataError(where, found="'per_image'", expected="'universal' where several move")
 
 
 class PoisonedLearner(RelationLearner):

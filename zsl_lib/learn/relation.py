@@ -138,13 +138,22 @@ class RelationLearner(EpochLearner):
             has learned.
         """
         semantics = self._checked_semantics(semantics)
-        if x.ndim == 2 and not self.config.freeze:
-            hint = "dataclasses.replace(dataset, features=None)"
-            found, expected = "features", "images, since the backbone has learned"
-            raise DataError(f"{type(self).__name__}.scores: x", found=found, expected=expected, hint=hint)
+        self._check_input(x, f"{type(self).__name__}.scores: x")
         with self._autocast():
             parts = [self.net(part.to(self.device), semantics).float().cpu() for part in x.split(batch)]
         return torch.cat(parts)
+
+    @torch.no_grad()
+    def image_embedding(self, x: Tensor) -> Tensor:
+        """f ``[n, embedding]`` of images as :meth:`scores` takes them, on the learner's device.
+
+        Raises
+        ------
+        DataError: before :meth:`fit`, or features where the backbone has learned.
+        """
+        self._check_fitted(f"{type(self).__name__}.image_embedding")
+        self._check_input(x, f"{type(self).__name__}.image_embedding: x")
+        return self.net.image_embedding(x.to(self.device))
 
     def _loss(self, images: Tensor, labels: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch, and its scores ``[n, S]`` for ``history``.
@@ -227,10 +236,19 @@ class RelationLearner(EpochLearner):
         low = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
-    def _checked_semantics(self, semantics: Tensor) -> Tensor:
-        where = f"{type(self).__name__}.scores"
+    def _check_fitted(self, where: str) -> None:
         if not hasattr(self, "net"):
             raise DataError(where, found="no network", expected="fit() before")
+
+    def _check_input(self, x: Tensor, where: str) -> None:
+        if x.ndim == 2 and not self.config.freeze:
+            hint = "dataclasses.replace(dataset, features=None)"
+            found, expected = "features", "images, since the backbone has learned"
+            raise DataError(where, found=found, expected=expected, hint=hint)
+
+    def _checked_semantics(self, semantics: Tensor) -> Tensor:
+        where = f"{type(self).__name__}.scores"
+        self._check_fitted(where)
         known = self.net.attributes[0].in_features
         if semantics.ndim != 2 or semantics.shape[1] != known:
             found = f"shape {tuple(semantics.shape)}"
