@@ -94,6 +94,15 @@ BAD = {
     "semantics inf": ({"semantics": torch.eye(4) / 0}, "semantics: found 16 NaN or infinite values"),
     "class names": ({"class_names": ("a", "b")}, "class_names: found 2 names, expected 4, one a class"),
     "attribute names": ({"attribute_names": ("x",)}, "attribute_names: found 1 names, expected 4"),
+    "points float32": ({"points": torch.ones(4)}, "points: found torch.float32, expected torch.float64"),
+    "points too few": (
+        {"points": torch.ones(3, dtype=torch.float64)},
+        r"points: found shape \(3,\), expected \[4\], one a class",
+    ),
+    "points of 0": (
+        {"points": torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)},
+        "points: found 0, negative, NaN or infinite ones, expected numbers above 0",
+    ),
     "index 2-d": ({"train": torch.zeros(2, 2, dtype=LONG)}, r"train: found 2-d array, expected \[n\]"),
     "index float": ({"val": torch.zeros(2)}, "val: found torch.float32, expected torch.int64"),
     "index empty": (
@@ -162,6 +171,15 @@ def test_scaled_trainval_spans_0_to_1_and_agrees_with_scikit_learn(values):
     x = d.features.double().numpy()
     expected = MinMaxScaler().fit(x[d.trainval.numpy()]).transform(x)
     np.testing.assert_allclose(scaled.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("of_one_length", [True, False])
+def test_scaling_leaves_the_table_where_it_is_in_points(of_one_length):
+    lengths = torch.ones(4) if of_one_length else torch.tensor([1.0, 2.0, 3.0, 4.0])
+    points = torch.tensor([100.0, 50.0, 20.0, 10.0], dtype=torch.float64)
+    d = small(semantics=torch.eye(4) * lengths[:, None], points=points)
+    before, after = (part.semantics.double() * part.points[:, None] for part in (d, d.scaled()))
+    torch.testing.assert_close(after, before)
 
 
 def test_scaled_never_looks_at_test_examples():

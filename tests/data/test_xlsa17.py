@@ -377,6 +377,22 @@ def test_directory_instead_of_file(world, which):
         load("CUB", world.folder.parent)
 
 
+@pytest.mark.parametrize(("top", "of_100"), [(87.0, 1), (0.9, 100)])
+def test_points_come_from_the_attributes_before_they_were_normalised(world, top, of_100):
+    original = world.split["att"] / world.split["att"].max() * top
+    world.split |= {"original_att": original, "att": original / np.linalg.norm(original, axis=0)}
+    d = read(world)
+    table = d.semantics.double() * d.points[:, None]
+    np.testing.assert_allclose(table.numpy(), of_100 * original.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["absent", "another shape", "other directions"])
+def test_without_such_attributes_there_are_no_points(world, change):
+    if change != "absent":
+        world.split["original_att"] = world.split["att"][: 3 if change == "another shape" else 4] + 1
+    assert read(world).points is None
+
+
 # --- real data ----------------------------------------------------------------------------------------
 
 
@@ -390,6 +406,10 @@ def test_cub100(real, semantics, k):
     assert [len(i) for i in (d.trainval, d.test_seen, d.test_unseen)] == [3432, 860, 1610]
     assert (len(d.seen), len(d.unseen)) == (73, 27)
     assert len(d.attribute_names) == (312 if k == 312 else 0)
+    assert (d.points is None) == (semantics == "sent")
+    if semantics == "att":
+        table = d.semantics * d.points[:, None]
+        assert 99 < table.max() <= 100 + 1e-3
     tuning = d.tuning_split()
     assert (len(tuning.seen), len(tuning.unseen), len(tuning.test_unseen)) == (47, 26, 1222)
 

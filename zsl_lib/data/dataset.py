@@ -44,6 +44,9 @@ class ZSLDataset:
     mask: bool ``[N, D]``, True where a feature is observed, or None (all observed). Features under a
         False are ignored, whatever they hold.
     attribute_names: K names, or empty.
+    points: float64 ``[C]``, or None where there is no such scale (text): how many points of a scale of 0 to
+        100, "in how many of 100 cases has the class this attribute", one unit of each row of ``semantics``
+        is. Rows that were brought to length 1 have different ones.
     instances: facts about each example (length N each) that no learner may use as input, such as the
         typeface of a letter.
     digests: SHA-256 of the files that the data and the split were read from.
@@ -66,6 +69,7 @@ class ZSLDataset:
     images: Images | None = None
     mask: Tensor | None = None
     attribute_names: tuple[str, ...] = ()
+    points: Tensor | None = None
     instances: Mapping[str, np.ndarray] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -130,7 +134,10 @@ class ZSLDataset:
         features = (self.features - low).div_(span)  # in float32: AWA2 has 76 million entries
         if self.mask is not None:
             features[~self.mask] = 0
-        return replace(self, features=features, semantics=_of_one_length(self.semantics))
+        semantics, points = _of_one_length(self.semantics), self.points
+        if points is not None and semantics is not self.semantics:
+            points = points * self.semantics.double().norm(dim=1)
+        return replace(self, features=features, semantics=semantics, points=points)
 
     def observed_range(self) -> tuple[Tensor, Tensor]:
         """Minimum and span of each dimension of trainval's observed values, ``[D]`` each.
@@ -264,6 +271,12 @@ def _check_semantics(d: ZSLDataset) -> None:
     bad = int((~s.isfinite()).sum())
     _expect(d, "semantics", bad == 0, f"{bad} NaN or infinite values", "finite values")
     _expect(d, "class_names", len(names) == len(s), f"{len(names)} names", f"{len(s)}, one a class")
+    if d.points is not None:
+        shape = tuple(d.points.shape)
+        _expect(d, "points", d.points.dtype == torch.float64, d.points.dtype, torch.float64)
+        _expect(d, "points", shape == (len(s),), f"shape {shape}", f"[{len(s)}], one a class")
+        usable = bool((d.points.isfinite() & (d.points > 0)).all())
+        _expect(d, "points", usable, "0, negative, NaN or infinite ones", "numbers above 0")
     low, high = int(d.labels.min()), int(d.labels.max())
     in_range = low >= 0 and high < len(s)
     _expect(d, "labels", in_range, f"labels {low}..{high}", f"0..{len(s) - 1}, the rows of semantics")

@@ -109,6 +109,7 @@ class LinearGaussian:
             labels=labels,
             semantics=semantics.float(),
             class_names=tuple(f"class {i + 1}" for i in range(seen + unseen)),
+            points=torch.full((len(semantics),), 100.0, dtype=torch.float64),
             instances={"z": z.numpy()},
             trainval=_where(trainval),
             test_seen=_where(is_seen & (order < held)),

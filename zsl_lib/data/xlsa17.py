@@ -62,7 +62,9 @@ def read(
     """
     data_path, split_path = feature_file(folder, features), split_file(folder, semantics)
     data = _load(data_path, ("features", "labels", "image_files", "mask"))
-    split = _load(split_path, ("att", "allclasses_names", *(f"{key}_loc" for key in INDEX_SETS)))
+    split = _load(
+        split_path, ("att", "original_att", "allclasses_names", *(f"{key}_loc" for key in INDEX_SETS))
+    )
     labels = _labels(data_path, data)
     att, class_names = _semantics(split_path, split, int(labels.max()))
     _expect_semantics(data_path, split_path, labels, class_names)
@@ -78,6 +80,7 @@ def read(
             class_names=class_names,
             mask=mask,
             attribute_names=_attribute_names(folder, att.shape[1]),
+            points=_points(split_path, split, att),
             digests={"data": sha256(data_path), "split": sha256(split_path)},
             trainval=index["trainval"],
             test_seen=index["test_seen"],
@@ -279,6 +282,24 @@ def _semantics(
         found = f"{len(zero)} classes without semantics, all zero ({', '.join(zero[:3])})"
         raise DataError(f"{path}: att", found=found, expected="a description of each class")
     return np.ascontiguousarray(att.T, dtype=np.float32), names
+
+
+def _points(path: Path, content: dict[str, Array], att: npt.NDArray[np.float32]) -> Tensor | None:
+    """Points of 100 in one unit of each row of ``att`` ``[C, K]``, float64 ``[C]``, by ``original_att``.
+
+    CUB's and AwA's are percentages, SUN's and APY's shares of 1. None if there is none, or if ``att`` is not
+    it with other lengths of its columns.
+    """
+    if "original_att" not in content:
+        return None
+    original = _numbers(path, content, "original_att").astype(np.float64)
+    if original.shape != att.T.shape:
+        return None
+    lengths = np.linalg.norm(original, axis=0) / np.linalg.norm(att, axis=1)
+    top = np.abs(original).max()
+    if not np.allclose(att.T * lengths, original, atol=1e-4 * top) or not lengths.all():
+        return None
+    return torch.from_numpy(lengths * (100 if top <= 1 else 1))
 
 
 def _numbered(n: int) -> tuple[str, ...]:

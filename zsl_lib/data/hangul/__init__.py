@@ -55,6 +55,7 @@ def load(images: bool = False, semantics: str = "att", *, root: Path | None = No
         features=torch.from_numpy(features["features"].astype(np.float32)),
         images=torch.from_numpy(data["images"])[:, None] if images else None,
         attribute_names=ATTRIBUTE_NAMES,
+        points=torch.full((len(names),), 100.0, dtype=torch.float64),
         instances=_instances(data),
         digests={"data": data_sha, "features": features_sha, "split": split_sha},
         **{key: torch.from_numpy(splits[key].astype(np.int64)) for key in INDEX_SETS},
