@@ -28,7 +28,7 @@ dataset = "hangul"  # data set: hangul, toy, CUB, AWA2, CUB100, or a folder
 semantics = "att"  # class descriptions: att or sent
 root = ""  # folder of the real benchmarks; empty: the environment's ZSL_DATA_DIR, or data/
 seed = 0  # seed of weights, of what is random in attacks and of the choice of images; 0 or larger
-length = 0.0  # length of a row on the scale of rho; 0: entries of 0 and 1 become 0 and 100; CUB's is about 410, AwA's 300
+length = 0.0  # length of each row on the scale of rho, where the data set does not say, as for sentences; 0: as it says
 points = 3.0  # the largest radius, in points of the scale for each attribute; 3 in the paper; above 0
 images = 400  # test images of each kind; 1 or larger
 few = 40  # the same where every unseen row moves for each image, which costs more; 1 or larger
@@ -50,6 +50,7 @@ from zsl_lib.attacks import prototypes
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser
 from zsl_lib.data import load
 from zsl_lib.embedding.dem import DEM
+from zsl_lib.errors import DataError
 from zsl_lib.learn.methods import learner
 from zsl_lib.metrics import per_class_accuracy
 from zsl_lib.poison import GeneratorMean, PoisonEvaluation, becomes, table_scores
@@ -58,7 +59,9 @@ plots.style()
 data = load(dataset, root or None, semantics=semantics).scaled()
 dem = DEM(epochs=epochs, hidden=hidden, seed=seed, device="cpu").fit(data)
 table, K = data.semantics, data.semantics.shape[1]
-scale = prototypes.scale_to_length(table, length) if length else torch.full((len(table),), 100.0)
+scale = prototypes.scale_to_length(table, length) if length else data.points
+if scale is None:
+    raise DataError(f"{dataset}, {semantics}: points", found="none", expected="a scale", hint="-p length 300")
 data
 
 # %% [markdown]
@@ -110,7 +113,7 @@ print(f"share of classes whose next one the largest radius could reach: {100 * (
 
 # %%
 def fgsm_by_hand(table, rows, x, y, rho):
-    """A universal step: sqrt(rho² / K) along the sign of the mean loss's gradient, for some rows."""
+    """A universal step: sqrt(rho² / K) along the sign of the mean loss's gradient; rho ``[m, 1]``, one a row."""
     p = table.clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(dem.score_function(p)(x), y)
     (slope,) = torch.autograd.grad(loss, p)
@@ -123,11 +126,10 @@ x = data.features[data.test_unseen]
 y = torch.searchsorted(data.unseen, data.labels[data.test_unseen])
 unseen, rho = table[data.unseen], radii[-1]
 rows = torch.arange(len(unseen))
-by_hand = fgsm_by_hand(unseen, rows, x, y, rho / float(scale[0])) if not length else None
+by_hand = fgsm_by_hand(unseen, rows, x, y, rho / scale[data.unseen].float()[:, None])
 options = {"threat": "universal", "which": rows, "radius": rho, "attribute_scale": scale[data.unseen]}
 made = prototypes.fgsm(table_scores(dem, x, separable=True), unseen, y, **options)
-if by_hand is not None:
-    print("the library's step is this one:", torch.allclose(made.tables, by_hand, atol=1e-5))
+print("the library's step is this one:", torch.allclose(made.tables, by_hand, atol=1e-5))
 print(f"each row moves by {made.sizes.min():.2f} to {made.sizes.max():.2f}; rho is {rho:.2f}")
 
 # %% [markdown]

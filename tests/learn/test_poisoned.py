@@ -11,9 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsl_lib.attacks import prototypes
+from zsl_lib.attacks import pgd, prototypes
+from zsl_lib.embedding.dem import DEM
+from zsl_lib.embedding.ldf import LDF
 from zsl_lib.errors import DataError
-from zsl_lib.learn.poisoned import PoisonedConfig, PoisonedLearner
+from zsl_lib.learn.poisoned import (
+    CombinedConfig,
+    CombinedLearner,
+    PoisonedConfig,
+    PoisonedDEM,
+    PoisonedLDF,
+    PoisonedLearner,
+    worst_table,
+)
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.metrics import evaluate
 from zsl_lib.poison import PoisonEvaluation
@@ -146,6 +156,36 @@ def test_each_image_draws_a_prototype_of_its_own(data):
     assert len(moved.long().argmax(1).unique()) > 2
 
 
+def test_noise_moves_every_row_by_the_radius_whatever_the_loss(data):
+    model, (x, y, s) = begun(data, reading="noise"), batch(data)
+    embedding = model.net.image_embedding(x).detach()
+    found = model._search(embedding, y, s) - s
+    torch.testing.assert_close(found.norm(dim=1), torch.full((len(s),), 0.5).double(), atol=1e-6, rtol=0)
+    again = begun(data, reading="noise")._search(embedding, y.flip(0), s) - s
+    assert torch.equal(found, again)
+
+
+def test_dropout_takes_the_share_of_attributes_and_nothing_else(data):
+    model, (x, y, s) = begun(data, reading="dropout", share=0.3), batch(data)
+    s = torch.rand(200, 50, generator=rng(0)) + 1
+    found = model._search(model.net.image_embedding(x).detach(), y, s)
+    assert bool(((found == s) | (found == 0)).all())
+    assert (found == 0).double().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_points_of_the_data_set_are_the_scale_unless_another_is_set(data):
+    points = torch.linspace(1, 4, len(data.semantics), dtype=torch.float64)
+    own, (x, y, s) = replace(data, points=points), batch(data)
+    for scale, expected in ((None, 0.5 / points[data.seen]), (2.0, torch.full((len(s),), 0.25).double())):
+        model = begun(own, attribute_scale=scale, direction="gradient", step=2.0)
+        moved = model._search(model.net.image_embedding(x).detach(), y, s) - s
+        torch.testing.assert_close(moved.norm(dim=1), expected, rtol=1e-5, atol=0)
+    with pytest.raises(DataError, match=r"PoisonedConfig.attribute_scale: found None, expected a number"):
+        begun(data, attribute_scale=None)
+    with pytest.raises(DataError, match=r"PoisonedDEM.attribute_scale: found None, expected a number"):
+        PoisonedDEM(device="cpu").fit(small_dataset())
+
+
 def test_radii_are_drawn_for_every_batch_within_their_range(data):
     model, (x, y, s) = begun(data, law="truncated normal", direction="gradient"), batch(data)
     embedding = model.net.image_embedding(x).detach()
@@ -189,6 +229,72 @@ def test_the_search_leaves_no_gradient_in_the_weights(data):
     model, (x, y, s) = begun(data), batch(data)
     model._search(model.net.image_embedding(x).detach(), y, s)
     assert all(p.grad is None for p in model.net.parameters())
+
+
+# --- both attacks in one objective -----------------------------------------------------------------------
+
+
+def combined(data, **settings) -> CombinedLearner:
+    config = CombinedConfig(**SMALL | BUDGET | {"image_radius": 3.0} | settings)
+    model = CombinedLearner(config, seed=1, device="cpu", backbone=Identity(6))
+    model.fit(data, epochs=0, progress=False)
+    model.net.double()
+    return model
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_the_combined_loss_is_half_of_each_attack(data, alpha):
+    x, y, s = batch(data)
+    value, _ = combined(data, alpha=alpha)._loss(x, y, s)
+    model = combined(data)
+    table = begun(data, alpha=0.0)._loss(x, y, s)[0].item()
+    attacked = pgd(lambda x: model.net(x, s), x, y, radius=3.0, steps=3)
+    image = F.cross_entropy(model.net(attacked, s), y).item()
+    own = F.cross_entropy(model.net(x, s), y).item()
+    assert image > own
+    assert table > own
+    assert value.item() == pytest.approx(alpha * own + (1 - alpha) / 2 * (table + image), rel=1e-6)
+
+
+def test_the_combined_learner_is_clean_training_at_alpha_1(data):
+    same = CombinedLearner(
+        CombinedConfig(**SMALL | BUDGET | {"alpha": 1.0}), seed=1, device="cpu", backbone=Identity(6)
+    ).fit(data, progress=False)
+    assert torch.equal(weights(same), weights(learner(alpha=1.0).fit(data, progress=False)))
+
+
+# --- compatibility models --------------------------------------------------------------------------------
+
+
+def test_the_worst_table_of_a_linear_loss_is_known():
+    table, w = torch.rand(4, 5, generator=rng(0)), torch.randn(4, 5, generator=rng(1))
+    scale = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    options = {"radius": 0.6, "attribute_scale": scale}
+    rho = (0.6 / scale)[:, None]
+    found = worst_table(lambda p: (w * p).sum(), table, direction="gradient", **options)
+    torch.testing.assert_close(found, table + rho * w / w.norm(dim=1, keepdim=True))
+    found = worst_table(lambda p: (w * p).sum(), table, **options)
+    torch.testing.assert_close(found, table + rho * w.sign() / 5**0.5)
+    found = worst_table(lambda p: (w * p).sum(), table, steps=2, step=0.2, **options)
+    torch.testing.assert_close(found, table + 0.4 * rho * w.sign() / 5**0.5)
+    assert torch.equal(worst_table(lambda p: 0 * p.sum(), table, **options), table)
+
+
+@pytest.mark.parametrize(("kind", "plain"), [(PoisonedDEM, DEM), (PoisonedLDF, LDF)])
+def test_dem_and_ldf_learn_by_eq_5_on_their_own_loss(kind, plain):
+    data = small_dataset(seen=6, unseen=3, per_class=12)
+    own = {"attribute_scale": 1.0, "radius": 0.3, "law": "fixed"}
+    settings = {"epochs": 1, "batch_size": 256, "lr": 1e-12, "seed": 2, "device": "cpu"}
+    model = kind(**settings, **own, alpha=0.25).fit(data)
+    clean = plain(**settings).fit(data)
+    x, y = data.features[data.trainval], torch.searchsorted(data.seen, data.labels[data.trainval])
+    s = data.semantics[data.seen]
+    worst = worst_table(lambda s: clean._loss(x, y, s), s, radius=0.3)
+    expected = 0.25 * clean._loss(x, y, s).item() + 0.75 * clean._loss(x, y, worst).item()
+    assert clean._loss(x, y, worst) > clean._loss(x, y, s)
+    assert model.history[0] == pytest.approx(expected, rel=1e-5)
+    same = kind(**settings | {"lr": 1e-2}, **own, alpha=1.0).fit(data)
+    assert same.history == plain(**settings | {"lr": 1e-2}).fit(data).history
 
 
 # --- the cost ----------------------------------------------------------------------------------------------
@@ -236,7 +342,7 @@ def test_images_go_through_the_backbone_once_a_step(data):
 # --- learning ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reading", ["all", "one", "several"])
+@pytest.mark.parametrize("reading", ["all", "one", "several", "noise", "dropout"])
 def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(data, reading, tmp_path):
     settings = {"reading": reading, "law": "truncated normal", "epochs": 3}
     straight = learner(**settings).fit(data, progress=False)
@@ -291,6 +397,9 @@ def test_learning_with_poison_withstands_poison():
         ({"law": "none"}, "PoisonedConfig.law: found 'none'"),
         ({"direction": "none"}, "PoisonedConfig.direction: found 'none'"),
         ({"reading": "several", "threat": "per_image"}, "PoisonedConfig.threat: found 'per_image'"),
+        ({"reading": "dropout", "threat": "per_image"}, "PoisonedConfig.threat: found 'per_image'"),
+        ({"share": 1.0}, r"PoisonedConfig.share: found 1.0, expected a number in \[0, 1\)"),
+        ({"share": -0.1}, "PoisonedConfig.share: found -0.1"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):

@@ -181,7 +181,7 @@ def ifgsm(
     length = STEP * rho / steps if step is None else problem.lengths("step", step)
     rows = problem.start
     for _ in range(steps):
-        rows = problem.project(rows + length * _unit(problem.slope(rows), direction))
+        rows = problem.project(rows + length * unit_ascent(problem.slope(rows), direction))
     return problem.poisoned(rows)
 
 
@@ -250,7 +250,7 @@ def noise(
     problem = _Problem(scores, table, y, threat, which, "ce", attribute_scale)
     rho = problem.ball(radius, bounds)
     delta = draw(torch.randn, problem.start, generator)
-    return problem.poisoned(problem.project(problem.start + rho * _unit(delta, "gradient")))
+    return problem.poisoned(problem.project(problem.start + rho * unit_ascent(delta, "gradient")))
 
 
 def flip(
@@ -332,7 +332,7 @@ def _after(scores: TableScores, table: Tensor, columns: Tensor, rows: Tensor, cl
     return clean.to(moved).scatter(1, columns.expand(moved.shape), moved)
 
 
-def _unit(slope: Tensor, direction: Direction) -> Tensor:
+def unit_ascent(slope: Tensor, direction: Direction) -> Tensor:
     """Ascent of length 1 for each row of ``[..., K]``; shorter where a sign is 0, and 0 for a slope of 0."""
     check_choice("direction", direction, ("sign", "gradient"))
     if direction == "sign":

@@ -257,7 +257,7 @@ class RelationLearner(EpochLearner):
 
 
 class SeenImages:
-    """What is learned from: images or features of ``trainval``, and the seen semantics ``[S, K]``.
+    """What is learned from: images or features of ``trainval``, seen semantics ``[S, K]``, their points.
 
     Images are read once and stay in memory as bytes, on the CPU; a batch goes to the device.
     """
@@ -267,6 +267,7 @@ class SeenImages:
         self.x, self.device = x[index], device
         self.labels = torch.searchsorted(dataset.seen, dataset.labels[index]).to(device)
         self.semantics = dataset.semantics[dataset.seen].to(device)
+        self.points = None if dataset.points is None else dataset.points[dataset.seen].to(device)
         self.digest = _digest(self.x, self.labels, self.semantics)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
