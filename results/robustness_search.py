@@ -22,7 +22,7 @@ from zsl_lib.data import ZSLDataset, load
 from zsl_lib.robust import EndToEnd, RobustEvaluation, with_clean
 
 NETWORK = {"backbone_lr": [0.1, 1.0], "weight_decay": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]}
-IMAGE_NETWORK = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]}
+IMAGE_NETWORK = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
 SEARCHED = list(dict.fromkeys(method.setting_of for method in FROM_PIXELS.values()))
 
 
