@@ -118,6 +118,24 @@ def test_eq_5_by_a_plain_loop(data, threat, step):
     assert model._loss(x, y, s)[0].item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_own_row_of_each_image_by_a_plain_loop(data):
+    model, (x, y, s) = begun(data, threat="per_image", reading="own", alpha=0.0), batch(data)
+    total, length = 0.0, 0.5 / s.shape[1] ** 0.5
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        moved = s.clone()
+        for _ in range(3):
+            moved.requires_grad_()
+            (slope,) = torch.autograd.grad(F.cross_entropy(model.net(image, moved), label), moved)
+            delta = moved.detach()[label] + length * slope[label].sign() - s[label]
+            moved = s.clone()
+            moved[label] = s[label] + delta * min(1.0, 0.5 / delta.norm().item())
+        total += F.cross_entropy(model.net(image, moved), label).item() / len(x)
+    value, _ = model._loss(x, y, s)
+    assert value.item() == pytest.approx(total, rel=1e-6)
+    value.backward()
+    assert all(p.grad is not None for p in model.net.parameters())
+
+
 def algorithm_2(net, x, y, s, rho, draws, *, reset):
     """P' of Algorithm 2 as printed, or without its line ``P' <- P``."""
     moved, eps = s.clone(), (rho**2 / s.shape[1]) ** 0.5
@@ -397,6 +415,10 @@ def test_learning_with_poison_withstands_poison():
         ({"law": "none"}, "PoisonedConfig.law: found 'none'"),
         ({"direction": "none"}, "PoisonedConfig.direction: found 'none'"),
         ({"reading": "several", "threat": "per_image"}, "PoisonedConfig.threat: found 'per_image'"),
+        (
+            {"reading": "own"},
+            "PoisonedConfig.threat: found 'universal', expected 'per_image' for reading 'own'",
+        ),
         ({"reading": "dropout", "threat": "per_image"}, "PoisonedConfig.threat: found 'per_image'"),
         ({"share": 1.0}, r"PoisonedConfig.share: found 1.0, expected a number in \[0, 1\)"),
         ({"share": -0.1}, "PoisonedConfig.share: found -0.1"),

@@ -11,6 +11,8 @@ Eq. 5 and Algorithm 2 are not the same. ``reading`` says which is meant:
     first. So in the end one prototype has moved, by one step, and N does not matter. That step is made here.
 ``"several"``: Algorithm 2 without that line. N different prototypes move, each by one step, one after the
     other, and a radius is drawn for each.
+``"own"``: of Eq. 5's table for each image (below), the row of its own class alone. Most of what such a table
+    can do is done there, and it costs no more than one table for all.
 
 Two are controls that look for nothing:
 
@@ -50,7 +52,7 @@ from zsl_lib.learn.adversarial import Law, adversarial_loss, check_settings, dra
 from zsl_lib.learn.relation import RelationConfig, RelationLearner
 from zsl_lib.poison import RelationTables
 
-Reading = Literal["all", "one", "several", "noise", "dropout"]
+Reading = Literal["all", "one", "several", "own", "noise", "dropout"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class PoisonedConfig(RelationConfig):
         if self.reading in ("several", "dropout") and self.threat == "per_image":
             where = f"{type(self).__name__}.threat"
             raise DataError(where, found="'per_image'", expected=f"'universal' for reading {self.reading!r}")
+        if self.reading == "own" and self.threat == "universal":
+            where = f"{type(self).__name__}.threat"
+            raise DataError(where, found="'universal'", expected="'per_image' for reading 'own'")
 
 
 def _check_table_settings(config: Any) -> None:
@@ -135,13 +140,17 @@ class PoisonedLearner(RelationLearner):
         embedding = self.net.image_embedding(x)
         scores = self.net.compare_embedded(embedding)
         tables = self._search(embedding.detach(), labels, semantics)
-        poisoned = F.cross_entropy(scores(tables).float(), labels)
-        with torch.set_grad_enabled(self.config.alpha > 0):
+        with torch.set_grad_enabled(self.config.alpha > 0 or self.config.reading == "own"):
             clean = scores(semantics)
-            return F.cross_entropy(clean.float(), labels), poisoned, clean
+            own = F.cross_entropy(clean.float(), labels)
+        if self.config.reading == "own":  # its row's column is all that differs
+            values = clean.scatter(1, labels[:, None], scores(tables))
+        else:
+            values = scores(tables)
+        return own, F.cross_entropy(values.float(), labels), clean
 
     def _search(self, embedding: Tensor, labels: Tensor, semantics: Tensor) -> Tensor:
-        """P' ``[S, K]``, or one an image ``[n, S, K]``; radii and prototypes are drawn."""
+        """P' ``[S, K]``, or one an image ``[n, S, K]``, or its own row ``[n, 1, K]``; radii are drawn."""
         k, rng, seen = self.config, self._draws, len(semantics)
         scores = RelationTables(self.net, embedding)
         given: dict[str, Any] = {"attribute_scale": self._points, "threat": k.threat}
@@ -154,13 +163,12 @@ class PoisonedLearner(RelationLearner):
             moved = noise(scores, semantics, labels, which=every, radius=radius, generator=rng, **given)
             return moved.tables
         given["direction"] = k.direction
-        if k.reading == "all":
+        if k.reading in ("all", "own"):
             radius = draw(k, rng)
-            step = None if k.step is None else k.step * radius
-            found = ifgsm(
-                scores, semantics, labels, which=every, radius=radius, steps=k.steps, step=step, **given
-            )
-            return found.tables
+            given |= {"radius": radius, "step": None if k.step is None else k.step * radius}
+            which = every if k.reading == "all" else None
+            found = ifgsm(scores, semantics, labels, which=which, steps=k.steps, **given)
+            return found.tables if k.reading == "all" else found.rows
         if k.reading == "one":
             shape = (len(labels), 1) if k.threat == "per_image" else (1,)
             which = torch.randint(seen, shape, generator=rng, device=self.device)
