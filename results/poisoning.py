@@ -4,9 +4,9 @@ Each method learns from features of all seen classes with the setting that valid
 (``results/poisoning_search`` for relation networks and for what learns by Eq. 5, ``results/
 compatibility_search`` and ``results/convergence`` for the others). Then rows of unseen classes are poisoned,
 under both threats: a table for each query, in which its own class's row moves (``own``) or all unseen rows
-do (``all``, at one radius, for few queries), and one table for all queries (``universal``). Generative methods have no gradient in the
-table: the attacker makes one table for all against the distance to the mean of what they generate, and they
-generate and train a softmax from it.
+do (``all``, at one radius, for few queries), and one table for all queries (``universal``). Generative
+methods have no gradient in the table: the attacker makes one for all against the distance to the mean of
+what they generate, and they generate and train a softmax from it.
 
 Radii are in points of 100 an attribute: ρ = points · √K on the data set's own scale.
 
