@@ -44,6 +44,8 @@ from zsl_lib.robust import Attacked, with_clean, worst_case
 POINTS = (1.0, 2.0, 3.0, 6.0, 12.0)
 """An attribute; the first three are the paper's, on AWA2 and on CUB."""
 PAPER = POINTS[:3]
+STEPS = 9
+"""Of every attack with several."""
 LIES = (1, 2, 4)
 """Attributes of a class that are flipped."""
 
@@ -58,8 +60,8 @@ ATTACKS = (
     "worst",
     "flip",
 )
-"""``attack`` of the curves counts these. ``gradient``: IFGSM along the gradient in place of its sign, with
-twenty steps; ``margin``: the same on the margin; ``worst``: with a table for each query, query by query the
+"""``attack`` of the curves counts these. ``gradient``: IFGSM along the gradient in place of its sign;
+``margin``: the same on the margin; ``worst``: with a table for each query, query by query the
 worst of the six before it, with one table for all the table with the lowest T1, and the lowest H. ``flip``
 has a number of lies for a radius."""
 THREATS: dict[str, tuple[prototypes.Threat, str]] = {
@@ -184,11 +186,11 @@ def attacks(seed: int, points: float) -> dict[str, Callable[..., prototypes.Pois
     def noise(*args: Any, **kwargs: Any) -> prototypes.Poisoned:
         return prototypes.noise(*args, generator=torch.Generator().manual_seed(seed), **kwargs)
 
-    steep = partial(prototypes.ifgsm, direction="gradient", steps=20)
+    steep = partial(prototypes.ifgsm, direction="gradient", steps=STEPS)
     found = {"noise": noise, "gradient": steep, "margin": partial(steep, loss="margin")}
     if points in PAPER:
-        found |= {"fgsm": prototypes.fgsm, "ifgsm": partial(prototypes.ifgsm, steps=9)}
-        found |= {"wrm": partial(prototypes.wrm, steps=9)}
+        found |= {"fgsm": prototypes.fgsm, "ifgsm": partial(prototypes.ifgsm, steps=STEPS)}
+        found |= {"wrm": partial(prototypes.wrm, steps=STEPS)}
     return {name: found[name] for name in ATTACKS if name in found}
 
 
@@ -279,12 +281,12 @@ def check(victim: Victim, method: str, curves: pd.DataFrame, seed: int, images: 
         "attribute_scale": victim.data.points,
     }
     steep = partial(prototypes.ifgsm, direction="gradient")
-    base, longer = (where.run(steep, steps=steps, **given).accuracies.T1 for steps in (20, 60))
+    base, longer = (where.run(steep, steps=steps, **given).accuracies.T1 for steps in (STEPS, 3 * STEPS))
     stranger = ESZSL().fit(victim.data)
     surrogate = PoisonEvaluation(
         stranger, victim.data, victim=victim.recogniser, images=images, seed=seed, separable=True
     )
-    transfer = surrogate.run(partial(steep, steps=20), **given).accuracies.T1
+    transfer = surrogate.run(partial(steep, steps=STEPS), **given).accuracies.T1
     answers = {
         "floor": (t1["noise"] >= t1["worst"] - SLACK).all(axis=None),
         "monotone": (t1["worst"].diff().dropna() <= SLACK).all(axis=None),
@@ -354,14 +356,14 @@ def command(options: argparse.Namespace, method: str, seed: int) -> str:
 def poisoning_parser(description: str, methods: Iterable[str]) -> argparse.ArgumentParser:
     """The arguments of this experiment and its search."""
     made = parser(description, methods)
-    made.add_argument("--images", type=int, default=400, help="queries of each test set")
+    made.add_argument("--images", type=int, default=200, help="queries of each test set")
     made.add_argument("--device", default="auto")
     return made
 
 
 def main() -> None:
     made = poisoning_parser(__doc__.splitlines()[0], METHODS)
-    made.add_argument("--few", type=int, default=40, help="queries where all unseen rows move for each")
+    made.add_argument("--few", type=int, default=24, help="queries where all unseen rows move for each")
     made.add_argument("--hidden", type=int, default=4096, help="width of generators' hidden layers")
     made.add_argument("--samples", type=int, default=300, help="synthetic features a class")
     options = made.parse_args()

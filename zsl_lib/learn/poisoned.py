@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 from zsl_lib.attacks.common import differentiate
 from zsl_lib.attacks.pgd import STEP
-from zsl_lib.attacks.prototypes import NO_GRADIENT, Direction, Threat, fgsm, ifgsm, noise, unit_ascent
+from zsl_lib.attacks.prototypes import NO_GRADIENT, Direction, Threat, fgsm, ifgsm, unit_ascent
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.embedding.base import GradientModel
 from zsl_lib.embedding.dem import DEM
@@ -159,9 +159,9 @@ class PoisonedLearner(RelationLearner):
             kept = torch.rand(semantics.shape, generator=rng, device=self.device) >= k.share
             return semantics * kept
         if k.reading == "noise":
-            radius = draw(k, rng)
-            moved = noise(scores, semantics, labels, which=every, radius=radius, generator=rng, **given)
-            return moved.tables
+            way = torch.randn(semantics.shape, generator=rng, device=self.device, dtype=semantics.dtype)
+            rho = torch.as_tensor(draw(k, rng) / self._points).to(semantics).reshape(-1, 1)
+            return semantics + rho * unit_ascent(way, "gradient")
         given["direction"] = k.direction
         if k.reading in ("all", "own"):
             radius = draw(k, rng)
