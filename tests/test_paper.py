@@ -6,7 +6,7 @@ import pytest
 
 from zsl_lib.errors import DataError
 from zsl_lib.metrics import harmonic_mean
-from zsl_lib.paper import attacked, iteration_seconds, table
+from zsl_lib.paper import attacked, iteration_seconds, poisoned, table
 
 DATASETS = ("CUB", "AwA1", "AwA2", "SUN")
 
@@ -67,6 +67,23 @@ def test_the_gains_that_paper_2_names_are_those_of_its_tables():
     assert ranges == {2: (7.5, 19.7), 6: (11.5, 21.5), 8: (11.8, 25.9)}
 
 
+@pytest.mark.parametrize(
+    ("number", "radii"), [(3, (9, 18, 27)), (5, (18, 36, 54)), (7, (9, 18, 27)), (9, (18, 36, 54))]
+)
+def test_paper_2_prints_the_gain_for_attributes_too(number, radii):
+    found = poisoned(number)
+    assert found.index.tolist() == [(a, r) for a in ("fgsm", "ifgsm", "wrm") for r in radii]
+    rivals = found[["DEM", "FGN", "MC-ZSL", "LDF", "Baseline"]].max(axis=1)
+    assert (found["ATZSL"] - rivals).tolist() == pytest.approx(found["gain"].tolist())
+
+
+def test_the_gains_for_attributes_that_paper_2_names_are_those_of_its_tables():
+    """§5.1: 11.6 at least on AWA2, 14.6 to 26.8 on CUB; §5.2: 21.3 at least, and 13.2 to 25.1."""
+    gains = {n: poisoned(n)["gain"] for n in (3, 5, 7, 9)}
+    assert [gains[n].min() for n in (3, 5, 7, 9)] == [11.6, 14.6, 21.3, 13.2]
+    assert [gains[n].max() for n in (5, 9)] == [26.8, 25.1]
+
+
 def test_the_mean_gain_of_table_4_is_not_the_one_of_the_text():
     """§5.1 has "averagely around 21.5"."""
     assert attacked(4)["gain"].mean() == pytest.approx(22.0, abs=0.05)
@@ -75,6 +92,8 @@ def test_the_mean_gain_of_table_4_is_not_the_one_of_the_text():
 def test_another_table_of_paper_2_is_a_data_error():
     with pytest.raises(DataError, match="paper 2: table: found 3, expected one of 2, 4, 6, 8"):
         attacked(3)
+    with pytest.raises(DataError, match="paper 2: table: found 2, expected one of 3, 5, 7, 9"):
+        poisoned(2)
 
 
 def test_the_totals_of_table_10_are_not_the_sums_of_its_parts():
