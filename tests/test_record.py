@@ -195,6 +195,8 @@ def test_every_committed_record_is_valid():
 def test_mean_and_standard_deviation_by_hand():
     assert mean_sd(pd.Series([58.0, 60.0, 62.0])) == "60.0 ± 2.0"  # n − 1: √((4 + 0 + 4) / 2)
     assert mean_sd(pd.Series([58.04])) == "58.0"
+    assert mean_sd(pd.Series([58.0, float("nan"), 62.0])) == "60.0 ± 2.8"
+    assert mean_sd(pd.Series([float("nan")])) == "–"
 
 
 def test_summarise_by_hand(tmp_path):

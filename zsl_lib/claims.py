@@ -21,12 +21,16 @@ SEEDS = 5
 TITLES = {
     "atzsl": "ATZSL",
     "atzsl_16": "ATZSL, ρ ≤ 16",
+    "atzsl_own": "ATZSL, own row",
+    "atzsl_several": "ATZSL, several",
+    "atzsl_one": "ATZSL, one",
     "baseline": "Baseline",
     "baseline2": "Baseline2",
     "baseline3": "Baseline3",
     "baseline3_tempered": "Baseline3, tempered",
     "more_epochs": "more epochs",
     "noise": "noise",
+    "dropout": "dropout",
     "dem": "DEM",
     "dem_pixels": "DEM, pixels",
     "dem_adv": "DEM-adv",
@@ -37,7 +41,8 @@ TITLES = {
     "mcgzsl": "MCGZSL",
     "abp": "ABP",
 }
-"""Methods of ``results/robustness.py`` in print, in the order of tables; others have their own name."""
+"""Methods of ``results/robustness.py`` and ``poisoning.py`` in print, in the order of tables. Others have
+their own name."""
 
 
 def in_order(methods: Sequence[str]) -> list[str]:

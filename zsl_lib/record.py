@@ -261,7 +261,10 @@ def summarise(
 
 
 def mean_sd(values: pd.Series, digits: int = 1) -> str:
-    """``"59.1 ± 0.8"``; without the spread where there is one value."""
+    """``"59.1 ± 0.8"``; without the spread where there is one value, a dash where there is none (NaN)."""
+    values = values.dropna()
+    if len(values) == 0:
+        return "–"
     if len(values) == 1:
         return f"{values.iloc[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
