@@ -586,7 +586,7 @@ slower(ratios("atzsl", ["fgzsl", "mcgzsl"]), "ATZSL takes no more time than GAN-
 #
 # Each claim, what was measured (differences in points of per cent), and the command whose records say so, for the first data set (each record has its own in full).
 #
-# Claims about attacked *attributes* are not answered here: Tables 3, 5, 7 and 9, Figs 2 and 7, the columns (b) and (d) of Figs 4, 5 and 8 and (b) of Fig. 9 belong to chapters to come.
+# Claims about attacked *attributes*, Tables 3, 5, 7 and 9, Fig. 2, the columns (b) and (d) of Figs 4, 5 and 8 and (b) of Fig. 9, have [a page of their own](94_paper2_attributes); Fig. 7 is in [Attribute poisoning](31_attribute_poisoning).
 #
 # ### Standard recognition
 

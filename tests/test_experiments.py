@@ -90,3 +90,106 @@ def test_the_committed_searches_are_of_the_grids_of_today(experiment):
     for file in files:
         content = json.loads(file.read_text())
         assert content["parameters"]["grid"] == from_search.grid(content["method"])
+
+
+@pytest.mark.parametrize("method", ["baseline", "both"])
+def test_a_crossed_run_attacks_images_and_tables(experiment, search, method, tmp_path, monkeypatch):
+    crossed = importlib.import_module("crossed")
+    raw = load("hangul", images=True)
+    few = replace(raw, trainval=raw.trainval[::4])
+    monkeypatch.setattr(crossed, "load", lambda *_, **__: few)
+    monkeypatch.setattr(crossed, "best_setting", lambda *_, **__: {"lr": 3e-3})
+    crossed.run(method, 1, argparse.Namespace(**vars(options(tmp_path)) | {"images": 40}))
+    (file,) = (tmp_path / "crossed").iterdir()
+    metrics = json.loads(file.read_text())["metrics"]
+    assert 0 < metrics["T1_clean"] < 100
+    for part in ("images", "own"):
+        assert metrics[f"T1_{part}"] <= metrics["T1_clean"]
+    assert {name.split("_")[1] for name in metrics} == {"seconds", "clean", "images", "own", "universal"}
+    sys.modules.pop("crossed", None)
+
+
+# --- poisoned descriptions --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def poison():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "results"))
+        yield importlib.import_module("poisoning")
+        for name in ("poisoning", "poisoning_search", "common", "generative", "convergence"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def few_letters(poison, monkeypatch):
+    """Part of hangul, each class with few images."""
+    raw = load("hangul")
+    short = replace(raw, trainval=raw.trainval[::6], test_seen=raw.test_seen[::10], train=raw.train[::6])
+    monkeypatch.setattr(poison, "load", lambda *_, **__: short)
+    monkeypatch.setattr(poison, "EPOCHS", 1)
+    monkeypatch.setattr(poison, "POINTS", (1.0, 3.0))
+    monkeypatch.setattr(poison, "PAPER", (1.0, 3.0))
+    monkeypatch.setattr(poison, "STEPS", 2)
+    monkeypatch.setattr(poison, "LIES", (1,))
+    return short
+
+
+def told(folder: Path) -> argparse.Namespace:
+    given = {"dataset": "hangul", "root": None, "semantics": "att", "device": "cpu", "results_dir": folder}
+    return argparse.Namespace(**given, images=12, few=3, hidden=16, samples=5)
+
+
+def test_every_method_against_poison_takes_every_setting_of_its_search(poison):
+    search = importlib.import_module("poisoning_search")
+    for name, method in poison.trainable().items():
+        assert method.setting_of in search.SEARCHED
+        grid = search.grid(method.setting_of)
+        for values in product(*grid.values()):
+            setting = dict(zip(grid, values, strict=True))
+            made = poison.learned(name, "hangul", 68, 7, device="cpu", **setting)
+            known = vars(made) | vars(getattr(made, "config", made))
+            assert {k: known[k] for k in setting | method.own} == setting | method.own
+            assert made.seed == 7
+            if "radius" in known:
+                assert known["radius"] == pytest.approx(3 * 68**0.5)
+
+
+def test_the_committed_searches_against_poison_are_of_the_grids_of_today(poison):
+    search = importlib.import_module("poisoning_search")
+    files = sorted((ROOT / "results" / "poisoning_search").glob("*.json"))
+    assert files
+    for file in files:
+        content = json.loads(file.read_text())
+        assert content["parameters"]["grid"] == search.grid(content["method"])
+
+
+@pytest.mark.parametrize("method", ["atzsl", "fgzsl"])
+def test_a_run_against_poison_writes_what_it_measured(poison, few_letters, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(poison, "best_setting", lambda *_, **__: {"lr": 1e-3})
+    monkeypatch.setattr(poison, "chosen", lambda *_: ({}, 1))
+    poison.run(method, 3, told(tmp_path))
+    (file,) = (tmp_path / "poisoning").iterdir()
+    content = json.loads(file.read_text())
+    columns = content["curves"]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    cells = {(poison.KINDS[int(r["threat"])], poison.ATTACKS[int(r["attack"])], r["points"]): r for r in rows}
+    threats = {threat for threat, *_ in cells}
+    assert threats == ({"universal"} if method == "fgzsl" else {"own", "universal", "all"})
+    for (threat, attack, points), row in cells.items():
+        if attack not in ("worst", "clean", "flip"):
+            assert cells[threat, "worst", points]["T1"] <= row["T1"]
+        if threat != "universal":
+            assert row["T1"] <= cells[threat, "clean", 0]["T1"]
+    assert content["metrics"]["T1_universal_worst"] == cells["universal", "worst", 3.0]["T1"]
+    assert {name for name in content["metrics"] if name.startswith("check_")} == {
+        f"check_{name}" for name in ("floor", "monotone", "iterated", "converged", "transfer")
+    }
+    assert content["metrics"]["check_floor"] == 1 or method == "fgzsl"
+    assert "there already" in poison.run(method, 3, told(tmp_path))
+
+
+def test_poison_needs_a_scale(poison, few_letters, tmp_path, monkeypatch):
+    monkeypatch.setattr(poison, "load", lambda *_, **__: replace(few_letters, points=None))
+    with pytest.raises(DataError, match="hangul, att: points: found none, expected some"):
+        poison.run("atzsl", 0, told(tmp_path))

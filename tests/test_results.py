@@ -167,3 +167,49 @@ def test_the_differences_to_atzsl_are_scipys_paired_intervals():
                 mean = statistics.mean(ours) - statistics.mean(theirs)
                 expected = f"{mean:+.1f} [{test.low:.1f}, {test.high:.1f}]"
                 assert found[ROBUST.get(method, method)] == expected
+
+
+# --- paper 2: poisoned descriptions ---------------------------------------------------------------------
+
+POISONED = {"own": "per image, own row", "all": "per image, all rows", "universal": "universal"}
+KINDS = {"random": "noise", "gradient": "gradient", "margin": "margin", "worst": "worst"}
+KINDS |= {"FGSM": "fgsm", "IFGSM": "ifgsm", "WRM": "wrm"}
+
+
+def poisoned_runs():
+    """Per record: data set, method, seed, metrics, (threat, attack, points) → point."""
+    for path in (ROOT / "results" / "poisoning").glob("*.json"):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        columns, told = run["curves"], run["parameters"]
+        points = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        cells = {}
+        for point in points:
+            threat, attack = (
+                told[key][int(point[k])] for key, k in (("threats", "threat"), ("attacks", "attack"))
+            )
+            cells[threat, attack, point["points"]] = point
+        yield run["dataset"], run["method"], run["seed"], run["metrics"], cells
+
+
+@pytest.mark.parametrize(("which", "metric"), [(0, "T1"), (1, "H")])
+def test_the_tables_under_poison_follow_from_the_records(which, metric):
+    values, seeds = defaultdict(list), defaultdict(int)
+    for dataset, method, _, metrics, cells in poisoned_runs():
+        row = dataset, ROBUST.get(method, method)
+        seeds[row] += 1
+        values[*row, "clean"].append(metrics[metric])
+        for (threat, attack, points), point in cells.items():
+            if points == 3 and attack in KINDS.values():
+                values[*row, f"{POISONED[threat]}: {attack}"].append(point[metric])
+    table = [t for t in tables("94_paper2_attributes") if "universal: worst" in t[0]][which]
+    columns = [f"{t}: {KINDS[a]}" if a else t for t, _, a in (c.partition(": ") for c in table[0][2:-1])]
+    assert {"clean", "per image, own row: worst", "universal: gradient"} <= set(columns)
+    found, dataset = {}, ""
+    for row in table[2:]:
+        dataset = row[0] if len(row) == len(table[0]) else dataset
+        *cells, n = row[-len(table[0][2:]) :]
+        key = dataset, row[-len(table[0][1:])]
+        found[key] = dict(zip(columns, cells, strict=True))
+        assert int(n) == seeds[key]
+    expected = {k: {c: mean_sd(values[*k, c]) if values[*k, c] else "–" for c in columns} for k in seeds}
+    assert found == expected
