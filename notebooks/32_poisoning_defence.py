@@ -176,8 +176,8 @@ plots.table(pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns=["t
 
 # %% [markdown]
 # One seed and small networks: differences of two or three points are nothing here, the page of [claims](94_paper2_attributes) has seeds, larger networks and settings from validation. But the size of what can be had shows.
-# Poisoned tables in training win a few points under either threat; nothing brings back what the attack takes.
-# One poisoned row at a time, Algorithm 2 as printed, does next to nothing: so few rows are wrong so rarely. Random poison and dropout are no defence.
+# What poisoned tables in training win is a few points at best, a small part of what the attack takes, and random poison is not far behind. One poisoned row at a time,
+# Algorithm 2 as printed, does nothing that could be seen: so few rows are wrong so rarely.
 #
 # Over the radius, T1 with one table for all (made with some of the images, judged on all) and with one for each:
 
@@ -230,7 +230,7 @@ plots.table(pd.DataFrame(judged).rename_axis(index="T1"))
 
 # %% [markdown]
 # The sign, which both the paper's training and its tests use, is not the strongest direction, and the cross-entropy is not the strongest loss: the margin does not waste its budget on images that are lost already. So the paper's tests flatter everybody.
-# What Eq. 5 wins over the Baseline does not shrink under a better attacker, though: it is little, and it is real. A table that was made against another kind of model does little harm to either.
+# What Eq. 5 wins over the Baseline does not shrink under a better attacker. A table that was made against another kind of model does little harm to either.
 #
 # ## A table is not an image
 #
@@ -395,7 +395,7 @@ for name, where in {"Eq. 5, α = 1/2": evaluations["Eq. 5"], "α = 0": evaluatio
     print(f"{name}: T1 {where.run().accuracies.T1:.1f} clean, {attacked.T1:.1f} poisoned")
 
 # %% [markdown]
-# In these small networks hardly anything, either way: with radii drawn from zero on, many of the poisoned tables are nearly clean.
+# It loses clean accuracy, and wins next to nothing for it.
 # ```{solution-end}
 # ```
 #
@@ -436,10 +436,10 @@ for name in ("Eq. 5", "noise"):
     print(f"{name}: T1 {own:.1f} with a table made against itself, {other:.1f} with one made against the Baseline")
 
 # %% [markdown]
-# Much of it, but not all. To hide the network is no defence either.
+# Most of it. To hide the network is no defence either.
 # ```{solution-end}
 # ```
 #
 # ## Summary
 #
-# Training on poisoned tables buys a few points under the attack that it was trained on, and fewer under a better one. What is printed as Algorithm 2 does less than Eq. 5. A table has something that an image has not: values that are valid, and images that bear witness. Rounding makes small poison harmless where values are few, and what is left to the attacker, lies, has to be found by checking descriptions against what is seen.
+# Training on poisoned tables buys a few points at best, and what is printed as Algorithm 2 buys nothing. A table has something that an image has not: values that are valid, and images that bear witness. Rounding makes small poison harmless where values are few, and what is left to the attacker, lies, has to be found by checking descriptions against what is seen.
