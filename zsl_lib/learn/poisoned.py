@@ -151,29 +151,50 @@ class PoisonedLearner(RelationLearner):
 
     def _search(self, embedding: Tensor, labels: Tensor, semantics: Tensor) -> Tensor:
         """P' ``[S, K]``, or one an image ``[n, S, K]``, or its own row ``[n, 1, K]``; radii are drawn."""
-        k, rng, seen = self.config, self._draws, len(semantics)
+        k = self.config
+        if k.reading in ("noise", "dropout"):
+            return self._control(semantics)
         scores = RelationTables(self.net, embedding)
-        given: dict[str, Any] = {"attribute_scale": self._points, "threat": k.threat}
-        every = torch.arange(seen, device=self.device)
-        if k.reading == "dropout":
-            kept = torch.rand(semantics.shape, generator=rng, device=self.device) >= k.share
-            return semantics * kept
-        if k.reading == "noise":
-            way = torch.randn(semantics.shape, generator=rng, device=self.device, dtype=semantics.dtype)
-            rho = torch.as_tensor(draw(k, rng) / self._points).to(semantics).reshape(-1, 1)
-            return semantics + rho * unit_ascent(way, "gradient")
-        given["direction"] = k.direction
+        given: dict[str, Any] = {
+            "attribute_scale": self._points,
+            "threat": k.threat,
+            "direction": k.direction,
+        }
         if k.reading in ("all", "own"):
-            radius = draw(k, rng)
-            given |= {"radius": radius, "step": None if k.step is None else k.step * radius}
-            which = every if k.reading == "all" else None
-            found = ifgsm(scores, semantics, labels, which=which, steps=k.steps, **given)
-            return found.tables if k.reading == "all" else found.rows
+            return self._maximum(scores, labels, semantics, given)
+        return self._single_steps(scores, labels, semantics, given)
+
+    def _control(self, semantics: Tensor) -> Tensor:
+        k = self.config
+        where: dict[str, Any] = {"generator": self._draws, "device": self.device}
+        if k.reading == "dropout":
+            return semantics * (torch.rand(semantics.shape, **where) >= k.share)
+        way = torch.randn(semantics.shape, **where, dtype=semantics.dtype)
+        rho = torch.as_tensor(draw(k, self._draws) / self._points).to(semantics).reshape(-1, 1)
+        return semantics + rho * unit_ascent(way, "gradient")
+
+    def _maximum(
+        self, scores: RelationTables, labels: Tensor, semantics: Tensor, given: dict[str, Any]
+    ) -> Tensor:
+        """Of Eq. 5: all rows, or each image's own."""
+        k, radius = self.config, draw(self.config, self._draws)
+        given |= {"radius": radius, "step": None if k.step is None else k.step * radius, "steps": k.steps}
+        if k.reading == "own":
+            return ifgsm(scores, semantics, labels, **given).rows
+        every = torch.arange(len(semantics), device=self.device)
+        return ifgsm(scores, semantics, labels, which=every, **given).tables
+
+    def _single_steps(
+        self, scores: RelationTables, labels: Tensor, semantics: Tensor, given: dict[str, Any]
+    ) -> Tensor:
+        """Of Algorithm 2: one row, or N one after the other, each by a step of its own radius."""
+        k, rng, seen = self.config, self._draws, len(semantics)
         if k.reading == "one":
             shape = (len(labels), 1) if k.threat == "per_image" else (1,)
-            which = torch.randint(seen, shape, generator=rng, device=self.device)
-            return fgsm(scores, semantics, labels, which=which, radius=draw(k, rng), **given).tables
-        for which in torch.randperm(seen, generator=rng, device=self.device)[: k.steps].split(1):
+            rows = [torch.randint(seen, shape, generator=rng, device=self.device)]
+        else:
+            rows = list(torch.randperm(seen, generator=rng, device=self.device)[: k.steps].split(1))
+        for which in rows:
             semantics = fgsm(scores, semantics, labels, which=which, radius=draw(k, rng), **given).tables
         return semantics
 
