@@ -256,6 +256,7 @@ claim("§5.2, Fig. 5", f"training on poisoned tables costs a negligible part of 
 verdicts.add("§5.1", "the gain is larger on CUB than on AWA2, whose classes are not fine-grained", "no images of AWA2", "not testable here", "")
 verdicts.add("§2, Fig. 2", "some attributes, such as \"smart\", cannot be predicted from images", "no images of AWA2; what Fig. 2's measure can say is asked in chapter 30, on the data at hand", "not testable here", "papermill notebooks/30_attribute_predictability.ipynb out.ipynb")
 
+
 # %% [markdown]
 # ## Ablation
 #
