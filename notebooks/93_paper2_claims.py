@@ -106,7 +106,7 @@ for name in datasets:
 #
 # *A is better than B* is judged by differences of both at the same seed, with Student's interval of their mean, under each attack of the paper: FGSM, IFGSM and WRM at ρ = 1, 2, 4;
 # DeepFool, CW and ZOO, which look for a small perturbation, count where theirs is within the largest ρ (an ℓ2 ball as large as one in which each pixel moves by ρ). The claim **holds** (yes) if every interval
-# lies above 0; it is not supported (no) if none does, and holds *partly* otherwise. *Hardly costs anything* means that the interval of the loss ends below the number of points in `negligible`. Intervals are for one
+# lies above 0; it is not supported (no) if at most one in twenty does, and holds *partly* otherwise. *Hardly costs anything* means that the interval of the loss ends below the number of points in `negligible`. Intervals are for one
 # comparison each: of twenty, one is expected to miss.
 
 # %% tags=["hide-input"]

@@ -70,6 +70,8 @@ def test_two_runs_of_one_seed_are_refused():
         ([(0.1, 2), (0.2, 3)], "yes"),
         ([(0.1, 2), (0.0, 3)], "partly"),
         ([(-1, 2), (-3, -1)], "no"),
+        ([(0.1, 2), *[(-1, 2)] * 19], "no"),  # one of twenty
+        ([(0.1, 2), *[(-1, 2)] * 18], "partly"),
         ([(math.nan, math.nan), (0.1, 2)], "yes"),  # one seed says nothing
         ([(math.nan, math.nan)], "not measured yet"),
     ],

@@ -17,6 +17,8 @@ from zsl_lib.errors import DataError
 ANSWERS = ("yes", "partly", "no", "not measured yet", "not testable here")
 SEEDS = 5
 """As many are wanted behind an interval; fewer are said."""
+BY_CHANCE = 0.05
+"""The share of intervals on one side that is no evidence: of many at 95 %, so many miss."""
 
 TITLES = {
     "atzsl": "ATZSL",
@@ -96,12 +98,12 @@ def intervals(values: pd.Series, by: Sequence[str], level: float = 0.95) -> pd.D
 
 
 def verdict(gaps: pd.DataFrame, above: float = 0.0) -> str:
-    """``yes`` if all intervals lie above the number, ``partly`` if some do, ``no`` if none does."""
+    """``yes`` if all intervals lie above the number, ``partly`` if more than ``BY_CHANCE`` do, else ``no``."""
     judged = gaps["low"].dropna()
     if judged.empty:
         return "not measured yet"
     beyond = judged > above
-    return "yes" if beyond.all() else "partly" if beyond.any() else "no"
+    return "yes" if beyond.all() else "partly" if beyond.mean() > BY_CHANCE else "no"
 
 
 def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
