@@ -8,9 +8,15 @@ Run from the root of the repository. `check` prints every problem and exits 1 if
 """
 
 import argparse
+import datetime
 import difflib
+import json
+import platform
 import re
+import resource
 import sys
+import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +31,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 FORMATS = "ipynb,py:percent"
 HOME = re.compile(r"(?<![\w.])(/(?:home|Users)/[\w.-]+|/root|[A-Z]:\\Users\\[\w.-]+)(?=[/\\])")
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}")
+SAID = ("torch", "numpy", "papermill")  # whose versions the status page tells
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -112,7 +119,8 @@ def execute(source: Path, parameters: dict[str, Any]) -> Notebook:
     return result
 
 
-def run(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+def make(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """Execute a source and clean the run."""
     notebook = execute(source, parameters)
     clean(notebook)
     nbformat.validate(notebook)
@@ -120,10 +128,24 @@ def run(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     print(f"{target}: executed from {source}", flush=True)
 
 
+def run(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """The same, with what the run took in a .json beside it, for the page and the status page."""
+    begin = time.perf_counter()
+    make(source, target, parameters)
+    megabyte = 2**20 if platform.system() == "Darwin" else 2**10  # ru_maxrss is in bytes there
+    taken = {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / megabyte),
+        "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in SAID},
+    }
+    write_text(target.with_suffix(".json"), json.dumps(taken, indent=1) + "\n")
+
+
 def refresh(source: Path) -> None:
     """Execute a source into its committed pair, and write the source the way jupytext does."""
     target = source.with_suffix(".ipynb")
-    run(source, target, {})
+    make(source, target, {})
     text = as_percent(nbformat.read(target, as_version=4))
     if text != source.read_text(encoding="utf-8"):
         write_text(source, text)

@@ -5,6 +5,7 @@ The tree under test is small, but its Makefile, .ci scripts and _config.yml are 
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,14 @@ FILES = {
     "CHANGELOG.md": "# Changelog\n",
     "CONTRIBUTING.md": "# Contributing\n",
     "references.bib": "@misc{a, title = {A}, author = {B, C}, year = {2019}}\n",
-    "_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/01_tiny\n",
+    "_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/01_tiny\n"
+    "  - file: book/setup\n  - file: book/status\n",
+    "book/setup.md": "# Set up\n",
+    "book/status.md": "# Status\n\n```{include} runs.md\n```\n",
     "book/intro.md": "# Tiny\n\nRead {doc}`../notebooks/01_tiny`.\n",
     "notebooks/01_tiny.py": (
         "# %% [markdown]\n# # A sum\n\n"
-        '# %% tags=["parameters"]\nn = 3  # how many numbers to add, 1 to 10\n\n'
+        '# %% tags=["parameters"]\nn = 3  # how many numbers to add, 1 to 10 <b_> [*]\n\n'
         "# %%\n# NBVAL_CHECK_OUTPUT\nprint(sum(range(n)))\n"
     ),
     "zsl_lib/__init__.py": '"""Nothing."""\n',
@@ -161,6 +165,26 @@ def test_site_check_names_missing_pages_and_outputs(green: Path, tmp_path: Path)
         "_build/html/notebooks/01_tiny.html: found no cell output; expected an executed notebook's results",
         "_build/html/book/missing.html: not found; expected the page of 'book/missing' in _toc.yml",
     ]
+
+
+def test_a_page_says_how_it_is_run_and_what_that_took(green: Path) -> None:
+    taken = json.loads((green / "_build/notebooks/01_tiny.json").read_text(encoding="utf-8"))
+    assert taken["seconds"] > 0
+    assert taken["memory_mb"] > 1
+    assert taken["versions"]["python"]
+    page = (green / "_build/html/notebooks/01_tiny.html").read_text(encoding="utf-8")
+    for words in (
+        f"Run this page: {taken['seconds']:.0f} s, {taken['memory_mb']} MB, CPU",
+        "papermill notebooks/01_tiny.ipynb out.ipynb",
+        "how many numbers to add, 1 to 10 &lt;b_&gt; [*]",
+    ):
+        assert words in re.sub(r"</?(?:span|p)[^>]*>", "", page)
+    for name in ("01_tiny.ipynb", "01_tiny.py"):
+        (copy,) = (green / "_build/html/_downloads").rglob(name)
+        assert copy.read_bytes() == (green / "notebooks" / name).read_bytes()
+    status = (green / "_build/html/book/status.html").read_text(encoding="utf-8")
+    assert f"{taken['seconds']:.0f}</p>" in status
+    assert taken["finished"] in status
 
 
 def test_nothing_runs_again_when_nothing_changed(green: Path) -> None:
