@@ -21,10 +21,10 @@ from zsl_lib.data import ZSLDataset, load
 from zsl_lib.poison import PoisonEvaluation
 from zsl_lib.robust import with_clean
 
-NETWORK = {"lr": [3e-4, 1e-3, 3e-3], "weight_decay": [1e-4, 1e-3, 1e-2]}
+NETWORK = {"lr": [3e-4, 1e-3, 3e-3, 1e-2], "weight_decay": [1e-5, 1e-4, 1e-3, 1e-2]}
 GRIDS = {
-    "dem_adv": {"lam": [3e-4, 1e-3, 3e-3], "epochs": [10, 20, 40]},
-    "ldf_adv": {"weight_decay": [1e-4, 1e-3, 1e-2], "lam": [0.01, 0.1, 1.0]},
+    "dem_adv": {"lam": [3e-4, 1e-3, 3e-3], "epochs": [10, 20, 40, 80]},
+    "ldf_adv": {"weight_decay": [1e-4, 1e-3, 1e-2, 1e-1], "lam": [0.01, 0.1, 1.0]},
 }
 """Of DEM and LDF as in ``results/compatibility_search``; all others have that of relation networks."""
 SEARCHED = list(dict.fromkeys(method.setting_of for method in trainable().values()))
