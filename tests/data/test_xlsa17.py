@@ -135,7 +135,7 @@ def test_unknown_name_lists_what_is_there(world):
     with pytest.raises(DataError, match="'COB': found no folder") as caught:
         load("COB", world.folder.parent)
     assert "one of hangul, toy, CUB (get" in str(caught.value)
-    assert "python -m zsl_lib.data.fetch NAME" in str(caught.value)
+    assert "python -m zsl_lib.data fetch NAME" in str(caught.value)
     with pytest.raises(DataError, match="one of hangul, toy"):
         load("CUB", world.folder / "nowhere")
 

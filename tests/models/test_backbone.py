@@ -11,6 +11,7 @@ from PIL import Image
 
 from zsl_lib.data import load as load_by_name
 from zsl_lib.data.hangul import load
+from zsl_lib.data.published import SOURCES
 from zsl_lib.errors import DataError
 from zsl_lib.learn.backbone import augment, train_backbone
 from zsl_lib.models import backbone as backbones
@@ -217,11 +218,17 @@ def test_nothing_is_downloaded_unasked(weights: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-    with pytest.raises(DataError, match=r"download=True"):
+    with pytest.raises(DataError, match="data fetch resnet34"):
         resnet34()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "resnet34-b627a593.pth").write_bytes(weights.read_bytes())
     assert resnet34().width == 512  # torch's cache
+
+
+def test_the_weights_that_are_fetched_are_torchvisions(weights: Path) -> None:
+    url = backbones._optional("torchvision.models").ResNet34_Weights.IMAGENET1K_V1.url
+    assert SOURCES["resnet34"].url == url
+    assert str(SOURCES["resnet34"].known_hash).startswith("sha256:b627a593")  # torchvision's own check
 
 
 def test_names_and_channels() -> None:

@@ -71,7 +71,7 @@ def find_folder(name: str, root: Path) -> Path:
             return folder
     there = [*EMBEDDED, *_folders(root)]
     hint = (
-        f"get CUB, AWA1, AWA2, SUN, APY or FLO with `python -m zsl_lib.data.fetch NAME --root {root}`; "
+        f"get CUB, AWA1, AWA2, SUN, APY or FLO with `python -m zsl_lib.data fetch NAME --root {root}`; "
         "see the book's data page"
     )
     raise DataError(

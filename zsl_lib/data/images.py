@@ -127,7 +127,7 @@ def find_images(folder: Path) -> ImageFolder:
         f"{folder}: images",
         found=f"neither images.txt nor JPEGImages/ in {', '.join(str(p) for p in places)}",
         expected="images in the layout of CUB-200-2011 or AwA2",
-        hint="python -m zsl_lib.data.fetch CUB-images",
+        hint="python -m zsl_lib.data fetch CUB-images",
     )
 
 

@@ -174,13 +174,13 @@ def efficientnet_lite0() -> Pretrained:
     return Pretrained(net, 1280, (127 / 255,) * 3, (128 / 255,) * 3).eval()
 
 
-def resnet34(path: Path | str | None = None, *, download: bool = False) -> Pretrained:
+def resnet34(path: Path | str | None = None) -> Pretrained:
     """ResNet-34 with torchvision's IMAGENET1K_V1 weights, in evaluation mode (paper 2, §4.3).
 
     Parameters
     ----------
-    path: file of the weights; None: where torch keeps what it has downloaded (``torch.hub.get_dir()``).
-    download: fetch them into that folder if they are not there; without it nothing is ever downloaded.
+    path: file of the weights; None: where torch keeps its own (``torch.hub.get_dir()``). Nothing is ever
+        downloaded here; ``python -m zsl_lib.data fetch resnet34`` does it.
 
     Raises
     ------
@@ -190,10 +190,8 @@ def resnet34(path: Path | str | None = None, *, download: bool = False) -> Pretr
     models = _optional("torchvision.models")
     url = models.ResNet34_Weights.IMAGENET1K_V1.url
     file = Path(path) if path else Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
-    if path is None and download:
-        torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
     if not file.is_file():
-        hint = f"resnet34(download=True) fetches {url}; or give the path of that file"
+        hint = "`python -m zsl_lib.data fetch resnet34`; or give the path of that file"
         raise DataError(str(file), found="no file", expected="weights of ResNet-34", hint=hint)
     with torch.random.fork_rng(devices=[]):
         net = models.resnet34(weights=None)
