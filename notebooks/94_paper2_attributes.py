@@ -320,7 +320,7 @@ plots.table(record.summarise(lies, list(lies.columns[3:]), ["dataset", "method"]
 # %% [markdown]
 # ## Images and tables
 #
-# Networks that learn from pixels with the backbone: clean, by Eq. 4 (attacks on images), by Eq. 5 (poisoned tables), and by both in one objective, each attacked through its images (ρ = 4 of 255) and through its table (three points an attribute). T1, mean ± standard deviation over seeds.
+# Networks that learn from pixels with the backbone: clean, by Eq. 4 (attacks on images), by Eq. 5 (poisoned tables), and by both in one objective, each attacked through its images (ρ = 4 of 255) and through its table (three points an attribute). T1, mean ± standard deviation over seeds. Settings are the Baseline's where no images are attacked in training, ATZSL's where they are, as validation found them for [images](93_paper2_claims).
 
 # %% tags=["hide-input"]
 CROSSED = {"baseline": "Baseline", "eq4": "Eq. 4", "eq5": "Eq. 5", "both": "both"}

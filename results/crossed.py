@@ -4,8 +4,9 @@ Relation networks that learn from pixels with the backbone, for the same number 
 by Eq. 4 against attacks on images, by Eq. 5 against poisoned tables, and by both in one objective
 (:class:`zsl_lib.learn.poisoned.CombinedLearner`, which is not the paper's). Each is then attacked through its
 images and through its table. Settings are those that ``results/robustness_search`` found on validation: the
-Baseline's own for it, ATZSL's for the other three. One record a method and seed in ``results/crossed``; a
-record that is there is not made again.
+Baseline's where no images are attacked in training, ATZSL's where they are (on features, ``results/
+poisoning_search`` found the same for the Baseline and for Eq. 5). One record a method and seed in
+``results/crossed``; a record that is there is not made again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from zsl_lib.robust import Attacked, EndToEnd, RobustEvaluation, worst_case
 METHODS: dict[str, tuple[type, str]] = {
     "baseline": (RelationLearner, "baseline"),
     "eq4": (AdversarialLearner, "atzsl"),
-    "eq5": (PoisonedLearner, "atzsl"),
+    "eq5": (PoisonedLearner, "baseline"),
     "both": (CombinedLearner, "atzsl"),
 }
 """The learner, and whose setting it takes."""
