@@ -56,10 +56,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): this takes some minutes the first time ..."
 	@set -e; if command -v uv >/dev/null; then \
 	  test -x "$(PY)" || uv venv --quiet --python "$(PYTHON)" "$(VENV)"; \
-	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[images,book,test]'; \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[images,formats,book,test]'; \
 	else \
 	  test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"; \
-	  "$(PY)" -m pip install --quiet -c constraints.txt -e '.[images,book,test]'; \
+	  "$(PY)" -m pip install --quiet -c constraints.txt -e '.[images,formats,book,test]'; \
 	fi
 	@touch $@
 

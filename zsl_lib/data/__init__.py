@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zsl_lib.data import toy, xlsa17
+from zsl_lib.data import manifest, toy, xlsa17
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
 from zsl_lib.files import project_root
@@ -30,10 +30,12 @@ def load(
     Parameters
     ----------
     name: ``"hangul"`` (embedded), ``"toy"`` (generated), or a folder of ``root`` in the layout of the
-        xlsa17 benchmark: CUB, AWA1, AWA2, SUN, APY, FLO, or one of your own.
+        xlsa17 benchmark: CUB, AWA1, AWA2, SUN, APY, FLO, or one of your own; or a folder with a
+        ``dataset.toml`` (:mod:`zsl_lib.data.manifest`).
     root: where those folders are; the environment's ``ZSL_DATA_DIR`` if None, else ``data``.
     semantics: which class descriptions, e.g. ``"att"`` for ``att_splits.mat``.
-    features: which feature file, e.g. ``"res101"``; None takes ``res101.mat``, else the only other one.
+    features: which feature file, e.g. ``"res101"``; None takes ``res101.mat``, else the only other one, or
+        the first of ``dataset.toml``.
     images: give the images too.
     image_size: height and width in pixels of images read from JPEGs (hangul and toy have their own).
 
@@ -48,6 +50,10 @@ def load(
     if name == "toy":
         return toy.load(images=images, semantics=semantics)
     folder = find_folder(name, data_root(root))
+    if (folder / manifest.MANIFEST).exists():
+        if images:
+            raise DataError(f"{folder}: images", found="none in this layout", expected="images=False")
+        return manifest.read(folder, name, semantics=semantics, features=features)
     return xlsa17.read(
         folder, name, semantics=semantics, features=features, images=images, image_size=image_size
     )
@@ -80,8 +86,9 @@ def find_folder(name: str, root: Path) -> Path:
 
 
 def _folders(root: Path) -> list[str]:
-    """Names below ``root`` that hold a MAT file."""
-    return sorted({p.parent.name for layout in LAYOUTS for p in (root / layout).glob("*/*.mat")})
+    """Names below ``root`` that hold a MAT file or a manifest."""
+    kinds = ("*/*.mat", f"*/{manifest.MANIFEST}")
+    return sorted({p.parent.name for layout in LAYOUTS for kind in kinds for p in (root / layout).glob(kind)})
 
 
 def _one_of(names: list[str]) -> str:

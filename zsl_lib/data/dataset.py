@@ -248,13 +248,22 @@ def _check_examples(d: ZSLDataset) -> None:
         _expect(d, "features", d.features.ndim == 2, f"{d.features.ndim}-d array", "[N, D]")
         _expect(d, "features", len(d.features) == n, f"{len(d.features)} rows", f"{n}, one a label")
         _expect(d, "features", d.features.dtype == torch.float32, d.features.dtype, torch.float32)
-        observed = d.features if d.mask is None else d.features[_checked_mask(d, d.mask, d.features)]
-        bad = int((~observed.isfinite()).sum())
+        mask = None if d.mask is None else _checked_mask(d, d.mask, d.features)
+        bad = _not_finite(d.features, mask)
         _expect(d, "features", bad == 0, f"{bad} NaN or infinite values", "finite values")
     if d.images is not None:
         _expect(d, "images", len(d.images) == n, f"{len(d.images)} images", f"{n}, one a label")
     for key, values in d.instances.items():
         _expect(d, f"instances[{key!r}]", len(values) == n, f"length {len(values)}", f"length {n}")
+
+
+def _not_finite(features: Tensor, mask: Tensor | None, rows: int = 8192) -> int:
+    """Observed entries that are NaN or infinite, counted by blocks of rows: the features may lie on disk."""
+    bad = 0
+    for i in range(0, len(features), rows):
+        block = ~features[i : i + rows].isfinite()
+        bad += int((block if mask is None else block & mask[i : i + rows]).sum())
+    return bad
 
 
 def _checked_mask(d: ZSLDataset, mask: Tensor, features: Tensor) -> Tensor:

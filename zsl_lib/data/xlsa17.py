@@ -89,7 +89,7 @@ def read(
             val=index["val"],
         )
     except DataError as error:  # the container knows fields; the reader knows which file they came from
-        raise error.at(_rename(error.where, name, where)) from None
+        raise error.at(name_files(error.where, name, where)) from None
     if not images:
         return dataset
     return replace(dataset, images=_images(data_path, data, folder, dataset, image_size))
@@ -330,7 +330,7 @@ def _index(path: Path, content: dict[str, Array], key: str, n: int, data_path: P
     return torch.from_numpy(index - 1)
 
 
-def _rename(where: str, name: str, files: dict[str, str]) -> str:
+def name_files(where: str, name: str, files: dict[str, str]) -> str:
     """``"CUB: trainval and test_seen"`` as file and keys."""
     field = where.removeprefix(f"{name}: ")
     return " and ".join(files.get(part, part) for part in field.split(" and "))
