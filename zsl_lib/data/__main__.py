@@ -84,7 +84,7 @@ def _each(names: list[str], work: Callable[[str], None]) -> int:
     for name in names:
         try:
             work(name)
-        except DataError as error:
+        except (DataError, OSError) as error:
             print(error, file=sys.stderr)
             failed = 1
     return failed

@@ -19,7 +19,6 @@ import pooch
 import requests
 
 from zsl_lib.errors import DataError
-from zsl_lib.files import atomic_write
 
 TIMEOUT = 30.0  # seconds without a byte after which a try has failed
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries; one that got further starts the row again
@@ -120,8 +119,7 @@ def _beginning(url: str, file: IO[bytes], start: int) -> Callable[..., None]:
             file.truncate(0)
             tag = response.headers.get("ETag", "")
             version = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-            origin = _origin(Path(file.name))
-            atomic_write(origin, lambda out: out.write(f"{url}\n{version}\n".encode()))
+            _origin(Path(file.name)).write_text(f"{url}\n{version}\n", encoding="utf-8")
         response.raw.headers.pop("Content-Encoding", None)  # the bytes as they are, not unpacked on the way
 
     return hook
