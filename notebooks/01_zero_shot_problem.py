@@ -211,7 +211,12 @@ print(f"H of AS = 90 and AU = 10: {harmonic_mean(90, 10):.1f}, while their mean 
 # J(V) = \|XVS^\top - Y\|^2 + \gamma\|VS^\top\|^2 + \lambda\|XV\|^2 + \gamma\lambda\|V\|^2 .
 # $$ (eq-eszsl)
 #
-# Set the gradient to zero: $X^\top(XVS^\top - Y)S + \gamma VS^\top S + \lambda X^\top XV + \gamma\lambda V = 0$.
+# Set the gradient to zero:
+#
+# $$
+# X^\top(XVS^\top - Y)S + \gamma VS^\top S + \lambda X^\top XV + \gamma\lambda V = 0 .
+# $$
+#
 # The terms in $V$ are a product, $(X^\top X + \gamma I)\,V\,(S^\top S + \lambda I)$, hence
 #
 # $$
@@ -339,6 +344,19 @@ for kind in sorted(set(kinds)) if dataset == "hangul" else []:
 # :class: dropdown
 # 95 images of class 0, all right, and 5 of class 1, all wrong: 95 % per image, 50 % per class. Saying the
 # largest class wins the first and gets $1/C$ in the second.
+# ```
+#
+# ```{exercise}
+# :label: ex-zsp-harmonic
+# A recogniser has AS = 90 %. Which AU does it need for H = 60 %? Show that H is never above twice the smaller of the two,
+# and say what a mean $(\mathrm{AU}+\mathrm{AS})/2$ would reward.
+# ```
+#
+# ```{solution} ex-zsp-harmonic
+# :class: dropdown
+# $H = 2\,\mathrm{AU}\,\mathrm{AS}/(\mathrm{AU}+\mathrm{AS})$ gives $\mathrm{AU} = H\,\mathrm{AS}/(2\,\mathrm{AS} - H) = 60\cdot90/120 = 45$ %.
+# As $\max/(\mathrm{AU}+\mathrm{AS})\le1$, $H = 2\min\cdot\max/(\mathrm{AU}+\mathrm{AS})\le2\min$. The mean of 90 % and 0 % is 45 %: a recogniser that
+# never says an unseen class would look half good, and H gives it 0.
 # ```
 #
 # ## The record of this run

@@ -677,8 +677,12 @@ print("by hand = autograd:", torch.allclose(eta @ A, by_autograd))
 # :class: dropdown
 # ```
 # With $\varphi$ and $\Phi$ the standard normal density and distribution function,
-# $\mathbb E\max(g+\varepsilon, 0) = \int_{-g/\sigma}^\infty (g + \sigma u)\,\varphi(u)\,du = g\,\Phi(g/\sigma) + \sigma\,\varphi(g/\sigma)$, as
-# $\int_t^\infty u\,\varphi(u)\,du = \varphi(t)$. At $g=0$ this is $\sigma\varphi(0) = \sigma/\sqrt{2\pi}$. The cut adds to small features most, so it
+#
+# $$
+# \mathbb E\max(g+\varepsilon, 0) = \int_{-g/\sigma}^\infty (g + \sigma u)\,\varphi(u)\,du = g\,\Phi(g/\sigma) + \sigma\,\varphi(g/\sigma) ,
+# $$
+#
+# as $\int_t^\infty u\,\varphi(u)\,du = \varphi(t)$. At $g=0$ this is $\sigma\varphi(0) = \sigma/\sqrt{2\pi}$. The cut adds to small features most, so it
 # brings classes closer together.
 
 # %%
@@ -721,8 +725,8 @@ print([f"{value:.2f}" for value in gain.tolist()])
 # ```{solution-end}
 # ```
 #
-# :::{admonition} Summary
-# :class: tip
+# ## Summary
+#
 # - A generator samples by {eq}`eq-gen-model`, read from left to right. The density of the pair $(x, z)$ is a product of two normal densities, and its constant
 #   matters when $\sigma$ or $d$ is compared.
 # - One backward pass gives both gradients; with a mask, hidden features drop out of it.
@@ -731,4 +735,3 @@ print([f"{value:.2f}" for value in gain.tolist()])
 #   all of them. $d$ bounds the dimension of what $z$ can reach.
 #
 # Next: $x$ is observed, $z$ is not. [The gradient of the likelihood](03_mle_gradient) that integrates $z$ out.
-# :::

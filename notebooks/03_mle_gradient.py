@@ -801,8 +801,8 @@ print("ends where gradient ascent does, to 0.01 nats:", abs(curve[-1] - ends["po
 # ```{solution-end}
 # ```
 #
-# :::{admonition} Summary
-# :class: tip
+# ## Summary
+#
 # - Maximum likelihood minimises $\mathrm{KL}(q\,\Vert\,p_\theta)$, up to the error of a sample mean.
 # - The gradient of $\log p_\theta(x\mid c)$ is the posterior mean of the complete data's gradient: in closed form, on a grid, and on the trained network within
 #   the errors of both sides.
@@ -810,4 +810,3 @@ print("ends where gradient ascent does, to 0.01 nats:", abs(curve[-1] - ends["po
 # - One $z$ an example is enough for an unbiased gradient, at the price of a variance like that of the batch itself.
 #
 # What is missing is a way to draw $z$ from the posterior: [Inference by Langevin dynamics](04_langevin_inference).
-# :::

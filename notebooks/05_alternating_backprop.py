@@ -643,6 +643,20 @@ for kind in (ABP, ColdABP):
 # $\sigma^2 = \frac{1}{nD}\sum_i\lVert x_i - g_i\rVert^2$: the square of that very column. So 0.3 is far from the maximum.
 # ```
 #
+# ```{exercise}
+# :label: ex-abp-twins
+# Two training examples have the same $x$ and the same $c$. Will their latents agree after training? What if the noise is left out of
+# {eq}`eq-langevin`, and what in the released code?
+# ```
+#
+# ```{solution} ex-abp-twins
+# :class: dropdown
+# Each latent is a draw from the same posterior, not an estimate of one value. So they differ, by a vector with mean 0 and twice the posterior's
+# covariance: by a little where $\sigma$ is small and $x$ says much about $z$, as much as two draws from the prior where it says nothing. Without
+# noise both climb $\log p_\theta(x, z\mid c)$, to the same peak if it has one, to different ones if their starts lie below different peaks. In the released code they
+# are two random walks, which know nothing of $x$.
+# ```
+#
 # ## Summary
 #
 # ABP trains a generator with nothing beside it: each example keeps a latent, Langevin steps move it along

@@ -837,8 +837,13 @@ for name in ("VAE", "VAE, warmed up", "ABP"):
 # ```{solution-start} ex-vae-diagonal
 # :class: dropdown
 # ```
-# With the right mean, $\mathrm{KL} = \frac12\bigl[\sum_j P_{jj} s_j - d - \sum_j\log s_j - \log\det P\bigr]$ for variances $s_j$. Its
-# derivative vanishes at $s_j = 1/P_{jj}$: the *conditional* variance, never larger than the marginal one. What is left is
+# With the right mean and variances $s_j$,
+#
+# $$
+# \mathrm{KL} = \tfrac12\Bigl[\sum_j P_{jj} s_j - d - \sum_j\log s_j - \log\det P\Bigr] .
+# $$
+#
+# Its derivative vanishes at $s_j = 1/P_{jj}$: the *conditional* variance, never larger than the marginal one. What is left is
 # $\frac12\bigl[\sum_j\log P_{jj} - \log\det P\bigr]$, zero exactly if $P$ is diagonal (Hadamard's inequality). In a linear world
 # $P = I + W^\top W/\sigma^2$, so a VAE can turn $W$ until its columns are orthogonal, at no loss. A network
 # cannot turn every posterior at once.

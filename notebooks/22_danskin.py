@@ -82,8 +82,12 @@ rng = torch.Generator().manual_seed(seed)
 #
 # *Why.* From below: $G(\theta + td)\ge g(\theta + td, \delta^\star)$ for each maximiser $\delta^\star$ at $\theta$; subtract $G(\theta) = g(\theta, \delta^\star)$, divide by
 # $t$. From above: with a maximiser $\delta_t$ at $\theta + td$,
-# $G(\theta + td) - G(\theta)\le g(\theta + td, \delta_t) - g(\theta, \delta_t) = t\,\langle\nabla_\theta\,g(\theta + s_t d, \delta_t), d\rangle$ for some
-# $0 \le s_t\le t$. As $t\to 0$ the $\delta_t$ accumulate, by compactness, at a maximiser at $\theta$. Again no convexity. Three things follow:
+#
+# $$
+# G(\theta + td) - G(\theta)\le g(\theta + td, \delta_t) - g(\theta, \delta_t) = t\,\langle\nabla_\theta\,g(\theta + s_t d, \delta_t), d\rangle
+# $$
+#
+# for some $0 \le s_t\le t$. As $t\to 0$ the $\delta_t$ accumulate, by compactness, at a maximiser at $\theta$. Again no convexity. Three things follow:
 #
 # 1. $G$ is differentiable at $\theta$ *if and only if* all maximisers have the same gradient. One maximiser is enough for that, not necessary.
 # 2. $G$ is locally Lipschitz, so it is differentiable almost everywhere (Rademacher): the set of bad $\theta$ has measure 0.

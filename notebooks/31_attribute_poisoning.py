@@ -69,7 +69,7 @@ data
 #
 # Paper 2 {cite}`zhang2019atzsl` treats a prototype of an unseen class like a test image (§3.4): something that comes in at test time, and that can be attacked. The two are not the same: an image is used once, a prototype by everybody. The paper does not say whether its attacks make a table for each test image or one for all. That decides how strong they are, so here each number names its threat:
 #
-# | | per image | universal |
+# | threat | per image | universal |
 # | --- | --- | --- |
 # | **what is changed** | rows of the table, anew for each test image | rows of the table, once |
 # | **the loss** | of that image | the mean over all test images |

@@ -12,6 +12,17 @@
 # How fast is the library's ABP, next to what one writes first, next to the released program's order of work, and next to
 # what the machine allows? And what do closed forms, the relation network and training against attacks cost? `make bench` measures all of it and writes records; this page reads them.
 # Machines are noisy, so look at the ratios: each is taken between neighbours in time, and has its quartiles.
+#
+# :::{admonition} Goals
+# :class: tip
+# After this page you can
+# - say where the time of a learning step goes, and which part of it can be saved;
+# - compare a program with the floor that arithmetic and memory traffic set;
+# - choose a scheme of adversarial training by what its robustness costs.
+#
+# You need [Alternating back-propagation](05_alternating_backprop), [the relation network](20_relation_network) and
+# [adversarial training](23_adversarial_training) for what is timed here.
+# :::
 
 # %% tags=["parameters"]
 results_dir = "results"  # folder of the records, from the project's root
@@ -377,7 +388,7 @@ plots.table(bought.reset_index().astype({"scheme": str}), index=False)
 #
 # Chapter 23 compares [arms of equal cost](23_adversarial_training).
 #
-# ## In short
+# ## Summary
 
 # %% tags=["hide-input"]
 for (device, size), part in speed.groupby(["device", "dataset"], sort=False):

@@ -13,6 +13,17 @@
 # the data at hand. All numbers on this page are computed from the records in `results/` when the page is built, the
 # verdicts too.
 #
+# :::{admonition} Goals
+# :class: tip
+# After this page you can
+# - turn a sentence of a paper into a comparison that can come out against it;
+# - say which claims of the ABP paper hold here, for which data, and how sure that is;
+# - find the command behind each verdict, and do it again.
+#
+# You need [Recognition from synthetic features](08_recognition) for the protocol, and [the GAN and the VAE](07_gan_and_vae) and
+# [Compatibility models](11_compatibility_models) for what ABP is compared with.
+# :::
+#
 # **What can be compared.** The paper uses ResNet-101 features of CUB, AwA1, AwA2 and SUN, which are not part of this book. Here
 # are *hangul* (this book's own data, features of a small network that was trained on its seen classes) and *CUB100* (half of CUB's
 # classes, features of an EfficientNet-Lite0 whose ImageNet training has some of the birds; *CUB100+sent* is the same with embeddings of sentences as
@@ -501,3 +512,10 @@ Markdown(verdicts.markdown())
 # %%
 # NBVAL_CHECK_OUTPUT
 print(verdicts.counts().to_string())
+
+# %% [markdown]
+# ## Summary
+#
+# What sets generative methods apart from compatibility models holds: they are less biased to seen classes, and ABP is ahead of every one of the others.
+# What sets ABP apart from other *generative* methods holds in part: it leads clearly where few synthetic features are made, or where a GAN must learn from
+# holes that it is not told of; tuned alike and with a mask each, the VAE is its equal. Its lasting advantage is to need no second network.
