@@ -75,11 +75,8 @@ def _persist(url: str, part: Path) -> None:
                     part.unlink()
                 raise
             wait, tries = WAITS[tries], tries + 1
-            print(
-                f"{_brief(error)}: again in {wait:g} s, from {size / 1e6:.1f} MB on",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"{_brief(error)}: again in {wait:g} s, from {size / 1e6:.1f} MB on"
+            print(f"\n{told}", file=sys.stderr, flush=True)  # below the progress bar
             time.sleep(wait)
 
 
