@@ -18,6 +18,7 @@ ifeq ($(INSTALL),no)
 SETUP :=
 else
 SETUP := $(STAMP)
+SITE_SETUP := $(VENV)/.zsl-book-site-installed
 endif
 
 # The kernel is the environment's own, whatever kernels the user or the machine has.
@@ -37,12 +38,17 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site lab refresh constraints gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environment --------------------------------------------------------------------------------------
+
+EXTRAS := images,formats,book,test
+pip_install = if command -v uv >/dev/null; then \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
+	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
 
 install: $(SETUP) ## set up .venv (uv where it is on PATH, else pip)
 
@@ -56,12 +62,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): this takes some minutes the first time ..."
 	@set -e; if command -v uv >/dev/null; then \
 	  test -x "$(PY)" || uv venv --quiet --python "$(PYTHON)" "$(VENV)"; \
-	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[images,formats,book,test]'; \
 	else \
 	  test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"; \
-	  "$(PY)" -m pip install --quiet -c constraints.txt -e '.[images,formats,book,test]'; \
-	fi
+	fi; \
+	$(call pip_install,$(EXTRAS))
 	@touch $@
+
+# For a browser that is there; without these packages check-site leaves the browser's part out, and says so.
+$(VENV)/.zsl-book-site-installed: $(STAMP)
+	@if PYTHONPATH=.ci "$(PY)" -c 'import sys, site_checks.browser as b; sys.exit(not b.find_browser())'; then \
+	  ($(call pip_install,site)) && touch $@ || true; \
+	fi
 
 constraints: ## remake constraints.txt (needs uv; UPGRADE=1 for newer versions)
 	@$(PYTHON) .ci/constraints.py $(if $(UPGRADE),--upgrade)
@@ -111,6 +122,11 @@ ifeq ($(PAIRS),)
 else
 	$(PY) -m pytest --nbval-lax notebooks
 endif
+
+check-site: $(SETUP) $(SITE_SETUP) ## check the built site, in a browser too (OPTIONS="--browser required")
+	@test -f _build/html/index.html || { \
+	  echo "make: _build/html/index.html not found; run make book first" >&2; exit 1; }
+	@$(PY) .ci/check_site.py $(OPTIONS)
 
 # --- notebooks ----------------------------------------------------------------------------------------
 

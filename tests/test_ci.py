@@ -28,9 +28,11 @@ FILES = {
     "book/status.md": "# Status\n\n```{include} runs.md\n```\n",
     "book/intro.md": "# Tiny\n\nRead {doc}`../notebooks/01_tiny`.\n",
     "notebooks/01_tiny.py": (
-        "# %% [markdown]\n# # A sum\n\n"
+        "# %% [markdown]\n# # A sum\n#\n# :::{admonition} Goals\n# :class: tip\n# - Add.\n#\n"
+        "# You need numbers.\n# :::\n\n"
         '# %% tags=["parameters"]\nn = 3  # how many numbers to add, 1 to 10 <b_> [*]\n\n'
-        "# %%\n# NBVAL_CHECK_OUTPUT\nprint(sum(range(n)))\n"
+        "# %%\n# NBVAL_CHECK_OUTPUT\nprint(sum(range(n)))\n\n"
+        "# %% [markdown]\n# ## Summary\n#\n# Numbers have sums.\n"
     ),
     "zsl_lib/__init__.py": '"""Nothing."""\n',
     "tests/test_tiny.py": "def test_tiny() -> None:\n    pass\n",
@@ -45,6 +47,7 @@ def call(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     options = (f"VENV={sys.prefix}", "INSTALL=no")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "COV_", "PYTEST"))}
     env |= {name: str(tree.parent / "user") for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR")}
+    env["ZSL_CHROMIUM"] = ""  # tests/test_site.py has the browser's part
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some twenty processes would compile Sphinx again
     return subprocess.run(
         [*command, *options],
@@ -99,7 +102,7 @@ def broken_reference(tree: Path) -> None:
 
 def unexecuted_cell(tree: Path) -> None:
     notebook = json.loads((tree / NOTEBOOK).read_text(encoding="utf-8"))
-    notebook["cells"][-1].update(execution_count=None, outputs=[])
+    notebook["cells"][2].update(execution_count=None, outputs=[])
     (tree / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
 
 
@@ -147,9 +150,10 @@ def test_changed_output_turns_nbval_red(green: Path, tmp_path: Path) -> None:
     assert "FAILED notebooks/01_tiny.ipynb::Cell 1" in result.stdout
 
 
-def test_site_check_names_missing_pages_and_outputs(green: Path, tmp_path: Path) -> None:
+def test_make_check_site_names_what_is_wrong(green: Path, tmp_path: Path) -> None:
+    """One defect of each kind of page; tests/test_site.py has every check."""
     tree = tmp_path / "tree"
-    shutil.copytree(green, tree, ignore=shutil.ignore_patterns("_static"))
+    shutil.copytree(green, tree)
     edit(tree / "_toc.yml", "notebooks/01_tiny\n", "notebooks/01_tiny\n  - file: book/missing\n")
     edit(tree / "_build/html/notebooks/01_tiny.html", "cell_output", "cell_nothing")
     edit(
@@ -157,14 +161,20 @@ def test_site_check_names_missing_pages_and_outputs(green: Path, tmp_path: Path)
         "</head>",
         '<script src="https://cdn.test/a.js"></script></head>',
     )
-    command = [sys.executable, ".ci/check_site.py"]
-    result = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.splitlines() == [
+    result = call(tree, "make", "check-site")
+    assert result.returncode != 0
+    for message in (
+        "_build/html/book/missing.html: not found; expected the page of 'book/missing' in _toc.yml",
         "_build/html/book/intro.html: loads https://cdn.test/a.js; expected nothing from another host",
         "_build/html/notebooks/01_tiny.html: found no cell output; expected an executed notebook's results",
-        "_build/html/book/missing.html: not found; expected the page of 'book/missing' in _toc.yml",
-    ]
+        "browser: not checked (found no Chromium on PATH; ZSL_CHROMIUM can name one)",
+        "site: 5 pages checked, 3 problems",
+    ):
+        assert message in result.stdout.splitlines()
+    shutil.rmtree(tree / "_build/html")
+    result = call(tree, "make", "check-site")
+    assert result.returncode != 0
+    assert "make: _build/html/index.html not found; run make book first" in result.stdout
 
 
 def test_a_page_says_how_it_is_run_and_what_that_took(green: Path) -> None:

