@@ -39,6 +39,7 @@ images = 100  # held-out images, inferred under all classes; 1 or larger
 device = "auto"  # of training: auto (CUDA if there is one), cpu or cuda
 
 # %%
+import copy
 import itertools
 import math
 import warnings
@@ -50,7 +51,7 @@ import torch
 from torch.autograd import grad
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from zsl_lib import plots
+from zsl_lib import interactive, plots
 from zsl_lib.data import load, toy
 from zsl_lib.errors import DataError
 from zsl_lib.learn import ABP, ABPConfig, langevin, mala
@@ -758,13 +759,49 @@ for ax, key in zip(axes, [("Eq. 6", 0.1), ("Eq. 6", 0.5)], strict=True):
 axes[0].set_ylabel("$z_2$")
 plt.show()
 
-
 # %% [markdown]
 # With a small step chains stay where they started, corrected or not: the Metropolis correction makes $p$ stationary, not the chain quick.
 # Started on both sides, $\hat R$ tells. Started on one side, the chains agree with each other, $\hat R$ is near 1, and the mean is far from
 # the true 0: **$\hat R$ sees only what the starts surround.** With the largest step Eq. 6 does cross, several times a chain. It does so because it
 # samples another, wider law (last column: four times the variance); MALA, which proposes the same jumps, takes none of them over the valley.
 #
+# **Move the step size, and step.** What happens to the chain as $s^2\lambda$ nears 4, and beyond? Here $\lambda = 1 + 1/0.3^2$ in both directions. All sizes share the
+# noise $u$, and the last step is drawn as the two parts of {eq}`eq-lang-step`. A question worth asking: which part takes the chain over the valley?
+
+# %%
+fine = copy.deepcopy(folded).double()  # room for what diverges
+
+
+def log_fine(z):
+    """log_folded in double precision."""
+    mean = fine.decode(torch.zeros(1, 4, dtype=double), z)
+    return log_joint(torch.tensor([[1.5, 3.5]], dtype=double), mean, z, 0.3)
+
+
+step_sizes = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8]
+left_side, walks = torch.tensor([[-2.0, 0.0]], dtype=double), []
+for s in step_sizes:
+    options = {"steps": 100, "step_size": s, "generator": one(), "keep": True}
+    walks.append(langevin(log_fine, left_side, **options))
+
+# %%
+states = torch.stack([walk.states[:, 0] for walk in walks])  # [sizes, steps, 2]
+z = states.flatten(0, 1).requires_grad_()
+(slopes,) = grad(log_fine(z).sum(), z)
+inside = (axis >= -1.5) & (axis <= 2.5)
+interactive.chain_stepper(
+    step_sizes,
+    states,
+    slopes.view_as(states),
+    torch.stack([walk.log_prob[:, 0] for walk in walks]),
+    (axis, axis[inside], density[inside]),
+    start=3,
+    title="A Langevin chain on a posterior with two humps",
+    alt="Contours of a density with two equal humps, and the states of one chain with step size 0.3, most of them in the left hump.",
+)
+
+
+# %% [markdown]
 # **Do trained generators have such posteriors?** Climb without noise from twelve draws of the prior for each image. How many climbs end
 # far (more than 1) from the best one, and how many of these are within 3 nats of it, so that they hold a share of the mass worth a visit?
 

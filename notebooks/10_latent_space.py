@@ -57,7 +57,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import affine_grid, grid_sample, leaky_relu, pad
 
-from zsl_lib import latent, plots, record
+from zsl_lib import interactive, latent, plots, record
 from zsl_lib.data import load
 from zsl_lib.data.hangul.syllables import attributes
 from zsl_lib.data.toy import linear_gaussian
@@ -371,10 +371,66 @@ heads = [(0, "keong"), (1, "− keok"), (2, "+ deok"), (3, "pixels"), (4, "by c"
 show([torch.stack([a, b, c, (a - b + c).clamp(0, 1), right])], heads, gaps=[3], size=0.9)
 plt.show()
 
-
 # %% [markdown]
 # The sum of pixels comes close here, since the letters share one layout and one $z$, but what one drawing has and the others lack stays as a ghost. The sum of descriptions is exact whatever the layout:
 # composition happens in $c$, and the network turns it into shapes.
+#
+# **Move $c$ and $z$.** The three changes at once, each jamo old, half or new, and two directions of $z$: the one along which the 16 typefaces differ most, and the latent that turns. What
+# happens to a letter's weight and slope when its jamo change?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+share = torch.tensor([0.0, 0.5, 1.0])
+mix = torch.cartesian_prod(share, share, share)  # of the new initial, vowel, final
+c_mix = c0 + mix @ (torch.stack(c1) - c0)  # [27, 68]
+whole = "컹컥콩콕덩덕동독"
+is_whole = (mix != 0.5).all(1)
+same = torch.equal(c_mix[is_whole], torch.from_numpy(attributes(whole)))
+print("whole jamo describe these letters:", same)
+known = set(np.array(pixels.class_names)[pixels.seen])
+unseen = set(pixels.class_names) - known
+status = {s: "a seen class" if s in known else "an unseen class" if s in unseen else "no class here" for s in whole}
+print(status)
+
+# %%
+average = Z_font.mean(0)
+bold = torch.linalg.svd(Z_font - average, full_matrices=False).Vh[0]
+bold = bold * ((Z_font - average) @ bold).std()  # one standard deviation of the typefaces
+with torch.no_grad():
+    thin, thick = artist.net(c0.expand(2, -1), average + torch.stack([-bold, bold])).sum(1)
+bold = bold * (thick - thin).sign()  # to the right: more ink
+turn = torch.eye(pixel_latent_dim)[0]
+amounts = torch.arange(-2.0, 3.0)
+z_mix = average + torch.cartesian_prod(amounts, amounts) @ torch.stack([bold, turn])  # [25, d]
+with torch.no_grad():
+    mixed = artist.net(c_mix.repeat_interleave(25, 0), z_mix.repeat(27, 1))
+mixed = mixed.view(3, 3, 3, 5, 5, 32, 32)
+
+# %%
+names_of = iter(f"{s}, {status[s]}" for s in whole)
+captions = [next(names_of) if w else "between letters" for w in is_whole]
+steps = ["−2", "−1", "0", "1", "2"]
+interactive.image_explorer(
+    mixed,
+    {
+        "initial": ["ㅋ", "half and half", "ㄷ"],
+        "vowel": ["ㅓ", "half and half", "ㅗ"],
+        "final": ["ㅇ", "half and half", "ㄱ"],
+        "z: weight (sd of the typefaces)": steps,
+        "z₁: rotation": steps,
+    },
+    np.array(captions).reshape(3, 3, 3, 1, 1),
+    100 * mixed.mean((-2, -1)),
+    start=[0, 0, 0, 2, 2],
+    measure="ink",
+    unit=" %",
+    title="A synthetic letter between jamo and between styles",
+    alt="Five rows of a synthetic letter: its initial, vowel and final fade into others by way of a grey mixture; along the first direction of z it goes from thin to bold, along the second it turns.",
+)
+
+
+# %% [markdown]
+# A letter keeps its weight and its slope whichever jamo it is given. A question worth asking: which of the five sliders lead through pictures that no one would write?
 #
 # ## How much each explains
 #

@@ -48,7 +48,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
 
-from zsl_lib import embedding, plots, tuning
+from zsl_lib import embedding, interactive, plots, tuning
 from zsl_lib.calibration import Calibrated, ausuc, best, seen_unseen_curve
 from zsl_lib.data import load
 from zsl_lib.embedding.eszsl import ESZSL
@@ -775,8 +775,9 @@ plots.table(balance, index=False, formats={"its value": "{:.2f}"})
 
 # %% mystnb={"image": {"alt": "AS against AU for every \u03b3, a curve for each of two methods, from the AS axis down to the AU axis; the dots of \u03b3 = 0 lie near the AS end, the squares of validation's \u03b3 further along."}}
 fig, ax = plt.subplots(figsize=(4.5, 4))
-for name, make in makers.items():
-    plots.seen_unseen_curve(seen_unseen_curve(make().fit(data), data), ax, label=name)
+curves = {name: seen_unseen_curve(make().fit(data), data) for name, make in makers.items()}
+for name, curve in curves.items():
+    plots.seen_unseen_curve(curve, ax, label=name)
 found = balance[balance["γ"] == "from validation"]
 ax.plot(found["AU"], found["AS"], "ks", mfc="none", label="γ from validation")
 ax.legend()
@@ -803,6 +804,21 @@ for name, make in makers.items():
         gap = scores[:, part.seen].amax(1) - scores[:, part.unseen].amax(1)
         medians.append(f"{gap.median():.2f}")
     print(f"{name}: median gap of seen images, validation and test:", *medians)
+
+# %% [markdown]
+# **Move $\gamma$.** What happens to AU, AS and H, and which of them moves first? A question worth asking: how far from its best $\gamma$ may a method stand
+# before another one, at its own best, has the higher H?
+
+# %%
+marks = {name: {} for name in curves}
+for name, gamma, value in balance[["method", "γ", "its value"]].itertuples(index=False):
+    marks[name][f"γ: {gamma}"] = value
+interactive.calibration_slider(
+    curves,
+    marks,
+    title="AU, AS and H as γ moves",
+    alt="For each of two methods AU, AS and H against γ: AU rises, AS falls, and H has its top where they cross; vertical lines at γ = 0, at that of validation and at the best one.",
+)
 
 
 # %% [markdown]

@@ -31,6 +31,7 @@ zoo_images = 4  # images for ZOO, which needs thousands of queries each; 1 to n_
 
 # %%
 import time
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,7 +42,7 @@ from torch.autograd import grad
 from torch.autograd.functional import jacobian
 from torch.nn import functional as F
 
-from zsl_lib import attacks, plots, tuning
+from zsl_lib import attacks, interactive, plots, tuning
 from zsl_lib.attacks.common import margin
 from zsl_lib.data import load
 from zsl_lib.embedding.eszsl import ESZSL
@@ -555,6 +556,36 @@ plt.show()
 # %% [markdown]
 # The paper finds perturbations perceptible from $\rho > 4$ on, in birds. So it is on a letter, whose blank paper turns mottled; but the letter stays legible far beyond, and the recogniser has misread it long before.
 #
+# **Move $\rho$.** What happens to the confidence *before* the answer changes? A question worth asking: once the answer is wrong, how sure of it is the recogniser, and does noise of the same size ever bring it there?
+
+# %%
+several = (right.double() + tried.double()).argsort(descending=True, stable=True)
+several = several[: 3 if dataset == "hangul" else 1]  # the first is the letter above
+grid = [0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16]
+attacked, confidence = {}, {}
+for name, attack in {"IFGSM": attacks.pgd, "noise": partial(attacks.noise, kind="sign")}.items():
+    attack = partial(attack, scores, x[several], y[several])
+    images = [attack(radius=float(r), generator=rng()) if r else x[several] for r in grid]
+    attacked[name] = torch.stack(images)
+    with torch.no_grad():
+        found = scores(attacked[name].flatten(0, 1)).softmax(1)
+    confidence[name] = found.unflatten(0, (len(grid), -1))
+
+# %%
+every = max(1, x.shape[-1] // 56)  # of photographs every fourth pixel, to keep the page light
+interactive.attack_slider(
+    x[several][..., ::every, ::every],
+    grid,
+    {name: images[..., ::every, ::every] for name, images in attacked.items()},
+    confidence,
+    y[several],
+    [data.class_names[c] for c in data.unseen],
+    symbol="ρ",
+    title="An image under an attack of growing radius",
+    alt="Two rows of a letter at thirteen radii from 0 to 16, one attacked by IFGSM and one with noise: the paper turns mottled from 4 on, the letter stays legible.",
+)
+
+# %% [markdown]
 # ## Standard and generalised
 #
 # The same attack with all classes as candidates: more columns, more boundaries, and most of them belong to classes that the model prefers anyway. Where do unseen images go?
