@@ -75,7 +75,7 @@ data
 #
 # A number under attack means nothing without the sentence that says who attacks what. This chapter's:
 #
-# | | |
+# | asked | here |
 # | --- | --- |
 # | **what is changed** | the pixels of a test image, each time it is looked at; neither training images nor class descriptions |
 # | **by how much** | no pixel by more than $\rho$: $\lVert x' - x\rVert_\infty\le\rho$, in pixels of $[0, 255]$, and $x'$ stays in that range |

@@ -12,6 +12,16 @@
 # For every table and figure of §5 of the ATZSL paper {cite}`zhang2019atzsl` that is about *images*: what it claims, what came out here, and whether the claim
 # holds on the data at hand. All numbers on this page are computed from the records in `results/` when the page is built, the verdicts too.
 #
+# :::{admonition} Goals
+# :class: tip
+# After this page you can
+# - say which claims of the ATZSL paper on attacked images hold here, and how many runs that rests on;
+# - tell a gain in robustness from one in accuracy, from noise, and from more computing;
+# - find the command behind each verdict, and do it again.
+#
+# You need [Robust evaluation](24_robust_evaluation) for the threat model and the measures, and [Adversarial training](23_adversarial_training) for Eq. 4.
+# :::
+#
 # **What can be compared.** The paper has a ResNet34 and photographs of AWA2 and CUB. Here are *hangul*, letters of 32 × 32 pixels with a small network of their own, and
 # *CUB100*, half of CUB's classes with an EfficientNet-Lite0. A radius of 4 is another thing on a letter than on a bird. So printed numbers
 # are not put beside ours as if the two measured the same: what is compared is the *order* of methods, and the direction and size of differences.
@@ -107,7 +117,7 @@ for name in datasets:
 # *A is better than B* is judged by differences of both at the same seed, with Student's interval of their mean, under each attack of the paper: FGSM, IFGSM and WRM at ρ = 1, 2, 4;
 # DeepFool, CW and ZOO, which look for a small perturbation, count where theirs is within the largest ρ (an ℓ2 ball as large as one in which each pixel moves by ρ). The claim **holds** (yes) if every interval
 # lies above 0; it is not supported (no) if at most one in twenty does, and holds *partly* otherwise. *Hardly costs anything* means that the interval of the loss ends below the number of points in `negligible`. Intervals are for one
-# comparison each: of twenty, one is expected to miss.
+# comparison each: of twenty, one is expected to miss. With fewer than three seeds there is no verdict.
 
 # %% tags=["hide-input"]
 ATTACKS = {"noise": "noise", "fgsm": "FGSM", "ifgsm": "IFGSM", "wrm": "WRM", "pgd_margin": "PGD, margin", "worst": "worst case",
@@ -618,7 +628,10 @@ Markdown(verdicts.markdown("§5.4"))
 Markdown(verdicts.markdown("Asked here"))
 
 # %% [markdown]
-# ### In numbers
+# ## Summary
+#
+# Attacks on images harm every method that stands here, those that defend themselves too. How much a defence gains differs widely between seeds, so a lead in one run,
+# such as the paper's tables have it, is no evidence by itself; a verdict here waits for three. What one run shows already is the cost: training against attacks takes several times as long. In numbers:
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -80,6 +80,13 @@ def test_a_verdict_counts_the_intervals_above(intervals, answer):
     assert verdict(gaps(*intervals)) == answer
 
 
+def test_two_seeds_make_no_verdict():
+    few = gaps((1, 2), pairs=2)
+    assert verdict(few) == "not measured yet"
+    assert verdict(pd.concat([few, gaps((-1, 2))])) == "no"
+    assert in_words(pd.concat([few, few])) == "toy: +1.5 to +1.5 (2 seeds)"
+
+
 def test_a_verdict_may_be_about_another_number_than_0():
     assert verdict(gaps((-1.5, 0.5)), above=-2) == "yes"
     assert verdict(gaps((-2.5, 0.5)), above=-2) == "no"

@@ -17,6 +17,8 @@ from zsl_lib.errors import DataError
 ANSWERS = ("yes", "partly", "no", "not measured yet", "not testable here")
 SEEDS = 5
 """As many are wanted behind an interval; fewer are said."""
+FEWEST = 3
+"""With fewer there is no verdict: Student's interval of two values is wider than any accuracy."""
 BY_CHANCE = 0.05
 """The share of intervals on one side that is no evidence: of many at 95 %, so many miss."""
 
@@ -98,8 +100,11 @@ def intervals(values: pd.Series, by: Sequence[str], level: float = 0.95) -> pd.D
 
 
 def verdict(gaps: pd.DataFrame, above: float = 0.0) -> str:
-    """``yes`` if all intervals lie above the number, ``partly`` if more than ``BY_CHANCE`` do, else ``no``."""
-    judged = gaps["low"].dropna()
+    """``yes`` if all intervals lie above the number, ``partly`` if more than ``BY_CHANCE`` do, else ``no``.
+
+    Intervals of ``FEWEST`` pairs or more count.
+    """
+    judged = _judged(gaps)
     if judged.empty:
         return "not measured yet"
     beyond = judged > above
@@ -110,7 +115,7 @@ def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
     """Per data set: the difference with its interval, or the range of many and how many are above."""
     words = []
     for name, part in gaps.groupby("dataset", sort=False):
-        judged = part["low"].dropna()
+        judged = _judged(part)
         text = f"{part['mean'].iloc[0]:+.1f}" + _interval(part.iloc[0])
         if len(part) > 1:
             text = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}"
@@ -118,6 +123,11 @@ def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
             text += f", {(judged > above).sum()} of {len(judged)} intervals above {above:g}"
         words.append(f"{name}: {text}{_few(part['pairs'])}")
     return "; ".join(words) or "no records"
+
+
+def _judged(gaps: pd.DataFrame) -> pd.Series:
+    """The lower ends of the intervals that rest on enough pairs."""
+    return gaps.loc[gaps["pairs"] >= FEWEST, "low"].dropna()
 
 
 def _interval(gap: pd.Series) -> str:
