@@ -18,6 +18,8 @@
 # - say when a cold start fails and what a warm start adds up to;
 # - find out what an inferred $z$ knows about its image: under the right class, under a wrong one, and about
 #   the typeface.
+#
+# You need [The gradient of the likelihood](03_mle_gradient), which says why posterior draws are wanted.
 # :::
 #
 # **The question.** ABP {cite}`zhu2019abp` draws the latent vector of each training example from its posterior

@@ -812,12 +812,11 @@ print("true class has the lower energy in more than 85 %:", better > 85)
 # ```{solution-end}
 # ```
 #
-# :::{admonition} Summary
-# :class: tip
+# ## Summary
+#
 # - ABP draws letters of unseen classes from their descriptions, not all of them well. A latent inferred from seen letters carries a typeface to unseen ones, closer to the truth than
 #   the controls.
 # - Half-way in $z$ lies another style; half-way in $c$ lies no letter.
 # - On hangul's pixels most variance is within classes and $z$ explains much of it. On its features it is the other way round: the backbone has forgotten rotation and slant, and at the paper's $\sigma$ the latent explains next to
 #   nothing.
 # - Synthetic examples are no copies. They are plausible and too few in kind: precision without recall.
-# :::
