@@ -817,7 +817,7 @@ interactive.calibration_slider(
     curves,
     marks,
     title="AU, AS and H as γ moves",
-    alt="For each of two methods AU, AS and H against γ: AU rises, AS falls, and H has its top where they cross; vertical lines at γ = 0, at that of validation and at the best one.",
+    alt="For each of two methods AU, AS and H against γ: AU rises, AS falls, and H has its top where they cross; vertical lines at γ = 0, at the best one and at that of validation.",
 )
 
 

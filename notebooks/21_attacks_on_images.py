@@ -582,7 +582,7 @@ interactive.attack_slider(
     [data.class_names[c] for c in data.unseen],
     symbol="ρ",
     title="An image under an attack of growing radius",
-    alt="Two rows of a letter at thirteen radii from 0 to 16, one attacked by IFGSM and one with noise: the paper turns mottled from 4 on, the letter stays legible.",
+    alt="Two rows of a letter at radii from 0 to 16, one attacked by IFGSM and one with noise: the paper turns mottled from 4 on, the letter stays legible.",
 )
 
 # %% [markdown]

@@ -12,6 +12,7 @@ function fill(element, attributes, children) {
 
 const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const KEYS = { "data-lm-suppress-shortcuts": "true" }; // JupyterLab leaves the keys to such an element
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** A number as the page shows it: a true minus sign, and powers of ten where it is huge. */
@@ -20,10 +21,12 @@ function number(value, decimals) {
   return text.replace(/-/g, "−").replace(/^−(0(\.0*)?)$/, "$1");
 }
 
+const percent = (value) => `${number(value, 1)}\u00a0%`; // not broken at the space
+
 /** A labelled range input over the texts; changed(i) is called when the reader moves it. */
 function slider(name, texts, at, changed) {
   const value = make("span", { class: "zsl-value", "aria-hidden": "true" });
-  const input = make("input", { type: "range", min: 0, max: texts.length - 1, step: 1, value: at });
+  const input = make("input", { ...KEYS, type: "range", min: 0, max: texts.length - 1, step: 1, value: at });
   const set = (to) => {
     input.value = to;
     value.textContent = texts[to];
@@ -39,7 +42,7 @@ function slider(name, texts, at, changed) {
 
 /** A labelled menu; nothing to choose where there is one text only. */
 function menu(name, texts, changed) {
-  const select = make("select", {}, ...texts.map((text, i) => make("option", { value: i }, text)));
+  const select = make("select", KEYS, ...texts.map((text, i) => make("option", { value: i }, text)));
   select.addEventListener("change", () => changed(Number(select.value)));
   const label = make("label", { class: "zsl-menu" }, make("span", {}, name), select);
   label.hidden = texts.length < 2;
@@ -47,7 +50,7 @@ function menu(name, texts, changed) {
 }
 
 function button(text, pressed) {
-  const element = make("button", { type: "button" }, text);
+  const element = make("button", { ...KEYS, type: "button" }, text);
   element.addEventListener("click", pressed);
   return element;
 }
@@ -135,8 +138,8 @@ function chain(data, panel) {
     arrow(drift, visible(before), visible(middle));
     arrow(noise, visible(middle), visible(z));
     const inside = z.every((v, i) => v === near(v, [data.x, data.y][i]));
-    dot.setAttribute("cx", plot.x(near(z[0], data.x)));
-    dot.setAttribute("cy", plot.y(near(z[1], data.y)));
+    dot.setAttribute("cx", near(plot.x(z[0]), data.x.map((v, i) => plot.x(v) + [6, -6][i]))); // at the edge, if
+    dot.setAttribute("cy", near(plot.y(z[1]), data.y.map((v, i) => plot.y(v) - [6, -6][i]).reverse())); // outside
     dot.classList.toggle("zsl-outside", !inside);
     const where = `z = (${number(z[0], 2)}, ${number(z[1], 2)}), log p = ${number(data.logP[size][step], 2)}`;
     now.textContent = `Step ${step} of ${last}, s = ${data.sizes[size]}: ${where}${inside ? "." : "; outside the picture."}`;
@@ -201,7 +204,7 @@ function calibration(data, panel) {
   function show() {
     const { AU, AS, H, labels } = data.curves[method];
     draw();
-    const values = `AU ${number(AU[at], 1)} %, AS ${number(AS[at], 1)} %, H ${number(H[at], 1)} %`;
+    const values = `AU ${percent(AU[at])}, AS ${percent(AS[at])}, H ${percent(H[at])}`;
     now.textContent = `${data.methods[method]}, γ = ${labels[at]}: ${values}.`;
   }
 
@@ -318,11 +321,11 @@ function attack(data, panel) {
     const said = data.names[run.said];
     [run.sure, run.right].forEach((share, i) => {
       bars[i].bar.style.width = `${share}%`;
-      bars[i].text.textContent = `${bars[i].name}, ${[said, truth][i]}: ${number(share, 1)} %`;
+      bars[i].text.textContent = `${bars[i].name}, ${[said, truth][i]}: ${percent(share)}`;
     });
-    const verdict = run.said === data.truth[image] ? "which is right" : `which is wrong: it is ${truth}, at ${number(run.right, 1)} %`;
+    const verdict = run.said === data.truth[image] ? "which is right" : `which is wrong: it is ${truth}, at ${percent(run.right)}`;
     const name = `${data.attacks[which]}, ${data.symbol} = ${data.radii[size]}`;
-    now.textContent = `${name}: read as ${said} with ${number(run.sure, 1)} % confidence, ${verdict}.`;
+    now.textContent = `${name}: read as ${said} with ${percent(run.sure)} confidence, ${verdict}.`;
   }
 
   const tile = tiles(data, show);
@@ -342,6 +345,7 @@ function attack(data, panel) {
   ];
   const rows = bars.map(({ bar, text }) => make("div", {}, text, make("div", { class: "zsl-bar" }, bar)));
   const shares = make("div", { class: "zsl-bars", "aria-hidden": "true" }, ...rows);
+  panel.classList.add("zsl-wide");
   columns(panel, [make("div", { class: "zsl-row" }, ...captions), shares], [radius.element, ...menus, now]);
 }
 

@@ -227,13 +227,14 @@ def attack_slider(
         raise DataError("probabilities", found=found, expected="the names of attacked")
     tiles, stills = [_tile(image) for image in clean], {}
     runs: list[list[Any]] = []
+    few = np.linspace(0, len(sizes) - 1, min(len(sizes), 7)).round().astype(int)  # radii of the still
     for name, moved in attacked.items():
         x = _array(f"attacked[{name!r}]", moved, (len(sizes), *clean.shape))
         _pixels(f"attacked[{name!r}]", x)
         p = _shares(f"probabilities[{name!r}]", probabilities[name], (len(sizes), len(clean), len(names)))
         most = np.abs(x - clean).max((2, 3, 4))
         signs = (x - clean) / np.where(most > 0, most, 1)[..., None, None, None]
-        stills[name] = np.stack([_tile(image) for image in x[:, 0]])
+        stills[name] = np.stack([_tile(x[r, 0]) for r in few])
         runs.append([])
         for r in range(len(sizes)):
             first = len(tiles)
@@ -249,7 +250,7 @@ def attack_slider(
         "truth": y.tolist(),
         "runs": runs,
     } | _sheet(tiles)
-    return _piece("attack", title, alt, data, _rows_figure(stills, [f"{symbol} = {r:g}" for r in sizes]))
+    return _piece("attack", title, alt, data, _rows_figure(stills, [f"{symbol} = {r:g}" for r in sizes[few]]))
 
 
 def calibration_slider(
@@ -317,11 +318,9 @@ def _round_step(least: float) -> tuple[float, int]:
 def _balance_figure(axis: Axes, name: str, curve: Mapping[str, Any]) -> None:
     for key, style, colour in (("AU", "--", "C1"), ("AS", "-", "C0"), ("H", ":", "C4")):
         axis.plot(curve["gamma"], curve[key], style, color=colour, label=key)
-    for text, k in curve["marks"]:
+    for _, k in curve["marks"]:
         axis.axvline(curve["gamma"][k], color="grey", lw=0.7)
-        axis.text(curve["gamma"][k], 101, text, fontsize=6, rotation=30)
-    axis.set(xlabel="γ", ylabel="%", ylim=(0, 100))
-    axis.set_title(name, pad=30)
+    axis.set(xlabel="γ", ylabel="accuracy (%)", ylim=(0, 100), title=name)
     axis.legend()
 
 
