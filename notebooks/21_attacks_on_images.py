@@ -16,6 +16,8 @@
 # - tell an attack of fixed radius from one of minimal norm, and put both on one curve;
 # - recognise an attack that fails for a reason of its own: scores of the wrong scale, pixels at their bounds, too few steps;
 # - attack a zero-shot recogniser end to end, among unseen classes and among all.
+#
+# You need [The zero-shot problem](01_zero_shot_problem), whose ESZSL is attacked here, and calculus.
 # :::
 #
 # **The question.** How little must a letter change before a zero-shot recogniser reads another one?

@@ -12,12 +12,22 @@
 # What §5 of the ATZSL paper {cite}`zhang2019atzsl` claims about attacked *class descriptions*, Tables 3, 5, 7 and 9 and the columns (b) and (d) of its figures, what came out here, and whether it holds on the data at hand. All numbers are computed
 # from the records in `results/` when the page is built, the verdicts too. [The page on images](93_paper2_claims) says how a claim is judged, and has the rest of §5.
 #
+# :::{admonition} Goals
+# :class: tip
+# After this page you can
+# - say which claims of the paper on poisoned descriptions hold here, under which threat, and how sure that is;
+# - tell what training on poisoned tables gains from what noise, dropped attributes or more epochs gain;
+# - find the command behind each verdict, and do it again.
+#
+# You need [Attribute poisoning](31_attribute_poisoning) for the threats and the attacks, and [Defences](32_poisoning_defence) for Eq. 5.
+# :::
+#
 # **What can be compared.** Poison is in points of a scale of 0 to 100, so a radius means the same on every table of attributes: the paper's, 9 to 27 on AWA2 and 18 to 54 on CUB, are 1, 2 and 3 points an attribute on both ([Attribute poisoning](31_attribute_poisoning)).
 # Images, backbones and classes differ. So the *order* of methods is compared, and the direction and size of differences.
 #
 # **Who poisons what.** Rows of unseen classes, after training, knowing everything. The paper does not say whether each image meets a table of its own. Three threats stand side by side:
 #
-# | | per image, own row | per image, all rows | universal |
+# | threat | per image, own row | per image, all rows | universal |
 # | --- | --- | --- | --- |
 # | **what moves** | the row of the image's class | all unseen rows | all unseen rows |
 # | **how often** | anew for each image | anew for each image | once, for all images |
@@ -428,7 +438,10 @@ Markdown(verdicts.markdown("§5.4"))
 Markdown(verdicts.markdown("Asked here"))
 
 # %% [markdown]
-# ### In numbers
+# ## Summary
+#
+# Poisoned descriptions harm every method, and the direction decides: random poison of the same length is harmless, one well-chosen lie about a class is not. Training on poisoned tables
+# gains a few points in the worst case, a small part of what the poison takes, and loses some where nothing is poisoned; which method learns matters more than whether it defends itself. In numbers:
 
 # %%
 # NBVAL_CHECK_OUTPUT
