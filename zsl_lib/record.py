@@ -267,7 +267,8 @@ def mean_sd(values: pd.Series, digits: int = 1) -> str:
         return "–"
     if len(values) == 1:
         return f"{values.iloc[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    mean = math.fsum(values) / len(values)  # exact, so that a tie is rounded the same way everywhere
+    return f"{mean:.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
 def mean_interval(values: pd.Series, level: float = 0.95) -> dict[str, float]:
