@@ -324,7 +324,7 @@ claim("Asked here", "the paper's sign is not the strongest step in an ℓ2 ball 
 # %% tags=["hide-input"]
 lies = curves[curves["attack"] == "flip"].pivot(index=key, columns="points", values="T1")
 lies.columns = [f"{int(n)} {'lie' if n == 1 else 'lies'}" for n in lies.columns]
-lies = runs.set_index(key)[["T1"]].rename(columns={"T1": "clean"}).join(lies, how="right").reset_index()
+lies = runs.set_index(key)[["T1"]].rename(columns={"T1": "clean"}).join(lies, how="inner").reset_index()
 plots.table(record.summarise(lies, list(lies.columns[3:]), ["dataset", "method"]).rename(index=title, level="method"))
 
 # %% [markdown]
