@@ -150,11 +150,11 @@ plt.show()
 plain = tested.astype({"dataset": str, "method": str})
 RUN = "python results/generative.py"
 t1, au, h = (differences(plain, metric) for metric in ("T1", "AU", "H"))
-claim("§5.2, Table 1", "T1 above that of the other generative methods", in_words(t1), verdict(t1), RUN)
+verdicts.judge("§5.2, Table 1", "T1 above that of the other generative methods", t1, RUN)
 soft = differences(plain, "T1 by softmax")
-claim("§5.2, Table 1", "the same, where a softmax decides", in_words(soft), verdict(soft), RUN)
-claim("§5.3, Table 2", "H above theirs on most data sets", in_words(h), verdict(h), RUN)
-claim("§5.3, Table 2", "AU much higher than theirs", in_words(au), verdict(au), RUN)
+verdicts.judge("§5.2, Table 1", "the same, where a softmax decides", soft, RUN)
+verdicts.judge("§5.3, Table 2", "H above theirs on most data sets", h, RUN)
+verdicts.judge("§5.3, Table 2", "AU much higher than theirs", au, RUN)
 
 # %% [markdown]
 # ### Against methods that are not generative
@@ -260,8 +260,8 @@ def over_others(metric, of="abp"):
 
 
 t1, h = over_others("T1"), over_others("H")
-claim("§5.2, Table 1", "ABP's T1 above that of every compatibility model", in_words(t1), verdict(t1), COMPATIBILITY)
-claim("§5.3, Table 2", "ABP's H above theirs", in_words(h), verdict(h), COMPATIBILITY)
+verdicts.judge("§5.2, Table 1", "ABP's T1 above that of every compatibility model", t1, COMPATIBILITY)
+verdicts.judge("§5.3, Table 2", "ABP's H above theirs", h, COMPATIBILITY)
 
 
 def share_ahead(metric):
@@ -417,9 +417,9 @@ plt.show()
 wide = counts.pivot_table(index=["dataset", "method", "seed"], columns="samples", values="T1_knn")
 one = wide[1].rename("T1").reset_index()
 gaps = differences(one[one["method"].isin(["abp", "fgzsl"])], "T1")
-claim("§5.5, Fig. 4", "with one synthetic feature ABP is far above FGZSL (20-NN)", in_words(gaps), verdict(gaps), RUN)
+verdicts.judge("§5.5, Fig. 4", "with one synthetic feature ABP is far above FGZSL (20-NN)", gaps, RUN)
 gaps = differences(one[one["method"].isin(["abp", "vzsl"])], "T1")
-claim("§5.5, Fig. 4", "with one, VZSL is slightly below ABP", in_words(gaps), verdict(gaps), RUN)
+verdicts.judge("§5.5, Fig. 4", "with one, VZSL is slightly below ABP", gaps, RUN)
 rise = (wide[300] - wide[1]).groupby(["dataset", "method"]).mean()
 after = (wide[2000] - wide[300]).abs().groupby(["dataset", "method"]).mean()
 words = f"from 1 to 300: {rise.min():+.1f} to {rise.max():+.1f}; from 300 to 2,000: at most {after.max():.1f} either way"
@@ -454,11 +454,11 @@ change = pd.DataFrame(rows)
 more = change[change["metric"] == "AU"]
 less = change[change["metric"] == "AS"].assign(mean=lambda t: -t["mean"], low=lambda t: -t["high"])
 FEW = "python results/seen_classes.py"
-claim("§5.5, Fig. 5", "AU rises with the number of seen classes", in_words(more), verdict(more), FEW)
+verdicts.judge("§5.5, Fig. 5", "AU rises with the number of seen classes", more, FEW)
 claim("§5.5, Fig. 5", "AS falls with it (change from fewest to most)", in_words(change[change["metric"] == "AS"]), verdict(less), FEW)
 pairs = few.drop(columns="method").rename(columns={"name": "method"})
 gaps = pd.concat([differences(part, "AU").assign(seen=n) for n, part in pairs.groupby("seen")])
-claim("§5.5, Fig. 5", "ABP has the best AU at each number", in_words(gaps), verdict(gaps), FEW)
+verdicts.judge("§5.5, Fig. 5", "ABP has the best AU at each number", gaps, FEW)
 
 # %% [markdown]
 # [Recognition from synthetic features](08_recognition) shows in an exercise why AS need not fall: at a fixed number of synthetic features a

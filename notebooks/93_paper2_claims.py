@@ -54,7 +54,7 @@ from IPython.display import Markdown
 
 from zsl_lib import claims, paper, plots, record
 from zsl_lib.attacks.checks import CHECKS
-from zsl_lib.claims import TITLES, in_words, verdict
+from zsl_lib.claims import TITLES, in_words
 from zsl_lib.errors import DataError
 from zsl_lib.files import project_root
 
@@ -142,11 +142,6 @@ def gaps(metric, of, against, where=None):
     return claims.differences(rows, metric, of=of, by=by, level=level)
 
 
-def strongest(found):
-    """Of each data set and attack the rival with the smallest gap."""
-    return found.loc[found.groupby(CELL, sort=False)["mean"].idxmin()] if len(found) else found
-
-
 def within(values, by=("dataset", "method")):
     """Mean and interval over seeds of a series whose index has ``by`` and seed."""
     found = claims.intervals(values, by, level)
@@ -167,10 +162,8 @@ def command(*methods):
 
 
 def claim(where, says, found, methods=(), above=0.0, more=""):
-    """Judged by whether the gaps, or those of each measure, lie above a number; ``more`` is said too."""
-    found = found if isinstance(found, dict) else {"": found}
-    words = ". ".join(f"{metric + ': ' if metric else ''}{in_words(part, above)}" for metric, part in found.items())
-    verdicts.add(where, says, words + more, verdict(pd.concat(found.values()), above), command(*methods))
+    """Judged by the gaps, with the command that makes the records of these methods."""
+    verdicts.judge(where, says, found, command(*methods), above, more)
 
 
 # %% [markdown]
@@ -321,12 +314,12 @@ GANS = ["fgzsl", "mcgzsl"]
 for metric, tables, where in (("HT1", (2, 4), "§5.1, Tables 2, 4"), ("HHM", (6, 8), "§5.2, Tables 6, 8")):
     printed = {kind: paper.attacked(n)["gain"] for kind, n in zip(("AWA2", "CUB"), tables, strict=True)}
     words = ". Printed gains: " + ", ".join(f"{kind} {gain.min():.1f} to {gain.max():.1f}" for kind, gain in printed.items())
-    claim(where, f"{metric} of ATZSL is above the strongest competitor's under each attack", strongest(gaps(metric, "atzsl", RIVALS)), ALL, more=words)
+    claim(where, f"{metric} of ATZSL is above the strongest competitor's under each attack", claims.strongest(gaps(metric, "atzsl", RIVALS), CELL), ALL, more=words)
     without = under(*UNBOUNDED)
     left = under(*UNBOUNDED[:2])[{"HT1": "T1", "HHM": "H"}[metric]]
     implied = min(paper.attacked(n).loc[UNBOUNDED[:2], "ATZSL"].min() for n in tables) / 2
     words = f". DeepFool and CW leave {left.min():.1f} to {left.max():.1f} of any method here, and by the printed {metric} {implied:.1f} or more of ATZSL there" if len(left) else ""
-    claim(where, f"{metric} of ATZSL is above the strongest competitor's under attacks without a bound (DeepFool, CW, ZOO)", strongest(gaps(metric, "atzsl", RIVALS, without)), ALL, more=words)
+    claim(where, f"{metric} of ATZSL is above the strongest competitor's under attacks without a bound (DeepFool, CW, ZOO)", claims.strongest(gaps(metric, "atzsl", RIVALS, without), CELL), ALL, more=words)
 claim("§5.1, §5.2, Figs 4, 5", "ATZSL is above generative methods under each attack", both("atzsl", GANS), ["atzsl", *GANS])
 verdicts.add("§5.1", "the gain is larger on CUB than on AWA2, whose classes are not fine-grained", "no images of AWA2, and hangul differs from CUB100 in everything", "not testable here", "")
 
@@ -342,17 +335,13 @@ verdicts.add("§5.1", "the gain is larger on CUB than on AWA2, whose classes are
 STATES = {"clean": runs, "worst case": under(("worst", RADIUS)), "AutoAttack": under(("autoattack", RADIUS))}
 
 
-def told(gap):
-    return f"{gap['mean']:+.1f}" + ("" if pd.isna(gap["low"]) else f" [{gap['low']:.1f}, {gap['high']:.1f}]")
-
-
 columns = {}
 for name in datasets:
     for metric in ("T1", "H"):
         for state, rows in STATES.items():
             rows = rows[rows["dataset"] == name].drop(columns=["attack", "radius"], errors="ignore")
             found = gaps(metric, "atzsl", order, rows).set_index("method")
-            columns[name, f"{metric}, {state}"] = found.apply(told, axis=1) if len(found) else pd.Series(dtype=object)
+            columns[name, f"{metric}, {state}"] = found.apply(claims.told, axis=1) if len(found) else pd.Series(dtype=object)
 shown = pd.DataFrame(columns).reindex([m for m in order if m != "atzsl"]).rename(index=title)
 plots.table(shown.rename_axis(index="ATZSL minus"))
 
@@ -549,20 +538,8 @@ claim("Asked here", "ATZSL is above Baseline, more epochs and noise in H under a
 # matters for the paper's own attacks.
 
 # %% tags=["hide-input"]
-rows = []
-for check in CHECKS:
-    column, question = f"check_{check.__name__}", check.__doc__.splitlines()[0].split("?")[0] + "?"
-    row = {"check": question}
-    for name in datasets:
-        part = runs[runs["dataset"] == name]
-        asked = part.get(column, pd.Series(dtype=float)).reindex(part.index)
-        failed = part[asked == 0].groupby("method", sort=False).size()
-        total = part.groupby("method").size()
-        words = "; ".join(f"{title(m)} {n} of {total[m]}" for m, n in failed.items())
-        unsure = f", {asked.isna().sum()} undecided" if asked.isna().any() else ""
-        row[name] = f"{(asked == 1).sum()} of {len(part)}{unsure}" + (f"; not {words}" if words else "")
-    rows.append(row)
-plots.table(pd.DataFrame(rows), index=False, prose=["check", *datasets])
+QUESTIONS = {f"check_{check.__name__}": check.__doc__.splitlines()[0].split("?")[0] + "?" for check in CHECKS}
+plots.table(claims.passed(runs, QUESTIONS, datasets), index=False, prose=["check", *datasets])
 
 # %% [markdown]
 # ## Table 10: the cost

@@ -52,7 +52,7 @@ import seaborn as sns
 from IPython.display import Markdown, display
 
 from zsl_lib import claims, paper, plots, record
-from zsl_lib.claims import TITLES, in_words, verdict
+from zsl_lib.claims import TITLES
 from zsl_lib.errors import DataError
 from zsl_lib.files import project_root
 
@@ -211,7 +211,7 @@ plots.table(layout("HT1", (3, 5)))
 plots.table(layout("HHM", (7, 9)))
 
 # %% tags=["hide-input"]
-verdicts, RIVALS, GANS = claims.Claims(), ["dem", "fgzsl", "mcgzsl", "ldf", "baseline"], ["fgzsl", "mcgzsl"]
+verdicts, RIVALS = claims.Claims(), ["dem", "fgzsl", "mcgzsl", "ldf", "baseline"]
 
 
 def gaps(metric, of, against, rows=None):
@@ -220,21 +220,13 @@ def gaps(metric, of, against, rows=None):
     return claims.differences(rows[rows["method"].isin([of, *against])], metric, of=of, by=[c for c in CELL if c in rows], level=level)
 
 
-def strongest(found):
-    """Of each data set and attack the rival with the smallest gap."""
-    cells = [c for c in CELL if c in found]
-    return found.loc[found.groupby(cells, sort=False)["mean"].idxmin()] if len(found) else found
-
-
 def command(*methods):
     return f"python results/poisoning.py {datasets[0]}" + (f" --methods {' '.join(methods)}" if methods else "")
 
 
 def claim(where, says, found, methods=(), above=0.0, more=""):
-    """Judged by whether the gaps, or those of each measure, lie above a number; ``more`` is said too."""
-    found = found if isinstance(found, dict) else {"": found}
-    words = ". ".join(f"{metric + ': ' if metric else ''}{in_words(part, above)}" for metric, part in found.items())
-    verdicts.add(where, says, words + more, verdict(pd.concat(found.values()), above), command(*methods))
+    """Judged by the gaps, with the command that makes the records of these methods."""
+    verdicts.judge(where, says, found, command(*methods), above, more)
 
 
 def each(of, against, rows=None):
@@ -251,11 +243,10 @@ for metric, tables, where in (("HT1", (3, 5), "§5.1, Tables 3, 5"), ("HHM", (7,
     printed = {kind: paper.poisoned(n)["gain"] for kind, n in zip(("AWA2", "CUB"), tables, strict=True)}
     words = ". Printed gains: " + ", ".join(f"{kind} {gain.min():.1f} to {gain.max():.1f}" for kind, gain in printed.items())
     for threat in ("own", "universal"):
-        found = strongest(gaps(metric, "atzsl", RIVALS, GIVEN[GIVEN["threat"] == threat]))
+        found = claims.strongest(gaps(metric, "atzsl", RIVALS, GIVEN[GIVEN["threat"] == threat]), CELL)
         claim(where, f"{metric} of ATZSL is above the strongest competitor's under each attack ({THREATS[threat]})", found, ["atzsl", *RIVALS], more=words)
 
 key = ["dataset", "method", "seed"]
-clean = runs.set_index(key)
 for metric, where in {"T1": "§5.1, Fig. 4", "H": "§5.2, Fig. 5"}.items():
     before = curves[curves["attack"] == "clean"].set_index([*key, "threat"])[metric]
     drop = GIVEN.assign(drop=GIVEN[metric] - GIVEN.set_index([*key, "threat"]).index.map(before))
@@ -281,7 +272,7 @@ def against_all(metric):
     columns = {}
     for name, rows in parts.items():
         found = gaps(metric, "atzsl", [m for m in order if m != "atzsl"], rows).set_index(["dataset", "method"])
-        columns[name] = found.apply(lambda r: f"{r['mean']:+.1f}" + ("" if pd.isna(r["low"]) else f" [{r['low']:.1f}, {r['high']:.1f}]"), axis=1)
+        columns[name] = found.apply(claims.told, axis=1)
     made = pd.DataFrame(columns)
     return made.reindex([(d, m) for d in datasets for m in order if (d, m) in made.index]).rename(index=title, level="method").fillna("–")
 
@@ -350,10 +341,8 @@ else:
 # %% tags=["hide-input"]
 def cross(says, of, against, *threats):
     """One network minus another at the same seed, under these attacks."""
-    rows = inputs[inputs["threat"].isin(threats)]
-    found = {metric: gaps(metric, of, [against], rows) for metric in ("T1", "H")}
-    words = ". ".join(f"{metric}: {in_words(part)}" for metric, part in found.items())
-    verdicts.add("Asked here", says, words, verdict(pd.concat(found.values())), f"python results/crossed.py {datasets[0]}")
+    found = each(of, [against], inputs[inputs["threat"].isin(threats)])
+    verdicts.judge("Asked here", says, found, f"python results/crossed.py {datasets[0]}")
 
 
 cross("training against attacks on images helps against poisoned tables (Eq. 4 minus Baseline)", "eq4", "baseline", "own", "universal")
@@ -366,19 +355,9 @@ cross("training on both is above Baseline under each attack", "both", "baseline"
 # Checks on every model: how many passed each, and which did not. A *no* means that the accuracy is an upper bound.
 
 # %% tags=["hide-input"]
-CHECKS = {"floor": "Is random poison never worse than the worst case?", "monotone": "Does the worst case fall with the radius?", "iterated": "Is IFGSM as strong as FGSM?",
-          "converged": "Do three times the steps find no worse table?", "transfer": "Is a table made against ESZSL no worse?"}
-rows = []
-for check, question in CHECKS.items():
-    row = {"check": question}
-    for name in datasets:
-        part = runs[runs["dataset"] == name]
-        asked = part[f"check_{check}"]
-        failed, total = part[asked == 0].groupby("method", sort=False).size(), part.groupby("method").size()
-        words = "; ".join(f"{title(m)} {n} of {total[m]}" for m, n in failed.items())
-        row[name] = f"{(asked == 1).sum()} of {len(part)}" + (f"; not {words}" if words else "")
-    rows.append(row)
-plots.table(pd.DataFrame(rows), index=False, prose=["check", *datasets])
+CHECKS = {"check_floor": "Is random poison never worse than the worst case?", "check_monotone": "Does the worst case fall with the radius?", "check_iterated": "Is IFGSM as strong as FGSM?",
+          "check_converged": "Do three times the steps find no worse table?", "check_transfer": "Is a table made against ESZSL no worse?"}
+plots.table(claims.passed(runs, CHECKS, datasets), index=False, prose=["check", *datasets])
 
 # %% [markdown]
 # ## Table 10: the cost

@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from zsl_lib.claims import ANSWERS, TITLES, Claims, differences, in_order, in_words, verdict
+from zsl_lib.claims import (
+    ANSWERS,
+    TITLES,
+    Claims,
+    differences,
+    in_order,
+    in_words,
+    passed,
+    strongest,
+    told,
+    verdict,
+)
 from zsl_lib.errors import DataError
 
 
@@ -127,3 +138,33 @@ def test_claims_are_listed_and_counted():
     assert claims.counts().to_dict() == dict.fromkeys(ANSWERS, 0) | {"yes": 1, "not testable here": 1}
     with pytest.raises(DataError, match="claim: C: found maybe, expected one of yes, partly, no"):
         claims.add("§7", "C", "", "maybe", "")
+
+
+def test_a_claim_is_judged_by_the_gaps_of_each_measure():
+    made = Claims()
+    made.judge("§1", "a is above b", {"T1": gaps((1, 2)), "H": gaps((-1, 2))}, "run", more=". So")
+    made.judge("§1", "hardly below", gaps((-1.5, 0.5)), "run", above=-2)
+    assert [row["holds"] for row in made.rows] == ["partly", "yes"]
+    assert made.rows[0]["measured"] == "T1: toy: +1.5 [1.0, 2.0]. H: toy: +0.5 [-1.0, 2.0]. So"
+    assert made.rows[1]["measured"] == "toy: -0.5 [-1.5, 0.5]"
+
+
+def test_the_strongest_rival_has_the_smallest_gap_of_its_group():
+    rows = pd.DataFrame({"attack": ["x", "x", "y"], "method": ["b", "c", "b"], "mean": [3.0, 1.0, 2.0]})
+    assert strongest(rows, ["attack"])["method"].tolist() == ["c", "b"]
+    assert strongest(rows[:0], ["attack"]).empty
+
+
+def test_a_gap_is_told_with_its_interval_if_it_has_one():
+    (gap,) = (row for _, row in gaps((-1, 2)).iterrows())
+    assert told(gap) == "+0.5 [-1.0, 2.0]"
+    assert told(gap.replace(-1, math.nan)) == "+0.5"
+
+
+def test_checks_name_the_methods_that_did_not_pass():
+    rows = [("toy", "atzsl", 1), ("toy", "baseline", 0), ("toy", "baseline", 1), ("other", "atzsl", math.nan)]
+    found = pd.DataFrame(rows, columns=["dataset", "method", "ok"])
+    table = passed(found, {"ok": "Is it?", "no": "Was it?"}, ["toy", "other"])
+    assert table["check"].tolist() == ["Is it?", "Was it?"]
+    assert table["toy"].tolist() == ["2 of 3; not Baseline 1 of 2", "0 of 3, 3 undecided"]
+    assert table["other"].tolist() == ["0 of 1, 1 undecided"] * 2

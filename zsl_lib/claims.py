@@ -6,7 +6,8 @@ over seeds of A minus B with Student's interval. A claim holds where every inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -111,12 +112,23 @@ def verdict(gaps: pd.DataFrame, above: float = 0.0) -> str:
     return "yes" if beyond.all() else "partly" if beyond.mean() > BY_CHANCE else "no"
 
 
+def strongest(gaps: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """In each group of ``by`` the rival with the smallest gap."""
+    return gaps.loc[gaps.groupby(list(by), sort=False)["mean"].idxmin()] if len(gaps) else gaps
+
+
+def told(gap: pd.Series) -> str:
+    """``"+4.7 [2.0, 7.4]"``; without the interval where there is none."""
+    interval = "" if pd.isna(gap["low"]) else f" [{gap['low']:.1f}, {gap['high']:.1f}]"
+    return f"{gap['mean']:+.1f}{interval}"
+
+
 def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
     """Per data set: the difference with its interval, or the range of many and how many are above."""
     words = []
     for name, part in gaps.groupby("dataset", sort=False):
         judged = _judged(part)
-        text = f"{part['mean'].iloc[0]:+.1f}" + _interval(part.iloc[0])
+        text = told(part.iloc[0])
         if len(part) > 1:
             text = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}"
         if len(part) > 1 and len(judged):
@@ -130,10 +142,6 @@ def _judged(gaps: pd.DataFrame) -> pd.Series:
     return gaps.loc[gaps["pairs"] >= FEWEST, "low"].dropna()
 
 
-def _interval(gap: pd.Series) -> str:
-    return "" if pd.isna(gap["low"]) else f" [{gap['low']:.1f}, {gap['high']:.1f}]"
-
-
 def _few(pairs: pd.Series) -> str:
     """The number of seeds, where it is smaller than wanted."""
     least, most = int(pairs.min()), int(pairs.max())
@@ -141,6 +149,26 @@ def _few(pairs: pd.Series) -> str:
         return ""
     range_ = f"{least}" if least == most else f"{least} to {most}"
     return f" ({range_} seed{'s' if most > 1 else ''})"
+
+
+def passed(runs: pd.DataFrame, questions: Mapping[str, str], datasets: Sequence[str]) -> pd.DataFrame:
+    """How many runs passed each check, and which methods' did not: a row a question, a column a data set.
+
+    questions: by the name of a column of ``runs``, which is 1 where a run passed, 0 where it did not, and NaN
+    or absent where that could not be decided.
+    """
+    rows = []
+    for column, question in questions.items():
+        row = {"check": question}
+        for name in datasets:
+            part = runs[runs["dataset"] == name]
+            asked = part.get(column, pd.Series(dtype=float)).reindex(part.index)
+            failed, total = Counter(part.loc[asked == 0, "method"]), Counter(part["method"])
+            words = "; ".join(f"{TITLES.get(m, m)} {n} of {total[m]}" for m, n in failed.items())
+            unsure = f", {asked.isna().sum()} undecided" if asked.isna().any() else ""
+            row[name] = f"{(asked == 1).sum()} of {len(part)}{unsure}" + (f"; not {words}" if words else "")
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 @dataclass
@@ -155,6 +183,23 @@ class Claims:
             raise DataError(f"claim: {says}", found=holds, expected=f"one of {', '.join(ANSWERS)}")
         row = {"where": where, "says": says, "measured": measured, "holds": holds, "command": command}
         self.rows.append(row)
+
+    def judge(
+        self,
+        where: str,
+        says: str,
+        gaps: pd.DataFrame | Mapping[str, pd.DataFrame],
+        command: str,
+        above: float = 0.0,
+        more: str = "",
+    ) -> None:
+        """One claim, which holds if the gaps, or those of each measure, lie above a number.
+
+        ``more`` is said after what was measured.
+        """
+        parts = gaps if isinstance(gaps, Mapping) else {"": gaps}
+        words = ". ".join(f"{name}{': ' if name else ''}{in_words(g, above)}" for name, g in parts.items())
+        self.add(where, says, words + more, verdict(pd.concat(parts.values()), above), command)
 
     def markdown(self, about: str = "") -> str:
         """A list, one item a claim whose place begins with ``about``, for ``IPython.display.Markdown``."""
