@@ -12,11 +12,13 @@ import argparse
 import html
 import sys
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from urllib.parse import urldefrag
 
 import yaml
 from bs4 import BeautifulSoup, Tag
 from site_checks.browser import Seen, launched, why_not
+from site_checks.drawn import look
 from site_checks.pages import Page, Site
 
 LEFT_OUT = "a.headerlink, button, script, details.above-input, details.sd-dropdown, .toctree-wrapper"
@@ -40,7 +42,6 @@ mjx-container { overflow: visible !important; }
 .title { text-align: center; padding-top: 35%; }
 """
 FOOTER = '<div style="font-size: 8px; width: 100%; text-align: center" class="pageNumber"></div>'
-FONTS = "() => window.MathJax.startup.promise.then(() => document.fonts.ready).then(() => true)"
 
 
 def anchor(page: str, fragment: str = "") -> str:
@@ -50,29 +51,21 @@ def anchor(page: str, fragment: str = "") -> str:
 
 def inside(name: str, article: Tag, site: Site) -> None:
     """Make ids and links of a page's article, in place, those of the one document at the site's root."""
-    folder = Path(name).parent
+    folder = dirname(name)
     for tag in article.select("[id]"):
         tag["id"] = anchor(name, str(tag["id"]))
     for tag in article.select("[src]"):
         if ":" not in str(tag["src"]):
-            tag["src"] = resolved(folder, str(tag["src"]))
+            tag["src"] = normpath(join(folder, str(tag["src"])))
     for tag in article.select("a[href]"):
         path, fragment = urldefrag(str(tag["href"]))
         if ":" in path:
             continue
-        target = resolved(folder, path).removesuffix(".html") if path else name
+        target = normpath(join(folder, path)).removesuffix(".html") if path else name
         if target in site.pages:
             tag["href"] = f"#{anchor(target, fragment)}"
         else:  # a file to download, which a PDF does not have
             tag.unwrap()
-
-
-def resolved(folder: Path, path: str) -> str:
-    """``path``, which is relative to ``folder``, from the site's root."""
-    parts: list[str] = []
-    for part in (folder / path).parts:
-        parts = parts[:-1] if part == ".." else [*parts, part]
-    return "/".join(parts)
 
 
 def printable(name: str, page: Page, site: Site) -> str:
@@ -114,12 +107,8 @@ def print_to(target: Path, source: Path) -> list[str]:
     with launched() as browser:
         page = browser.new_page(color_scheme="light")
         seen.watch(page)
-        page.goto(source.resolve().as_uri(), wait_until="load", timeout=300_000)
         page.set_default_timeout(300_000)
-        page.wait_for_function(
-            "() => window.MathJax && window.MathJax.startup && window.MathJax.startup.promise"
-        )
-        page.evaluate(FONTS)
+        problems = look(page, seen, source.resolve().as_uri())
         page.pdf(
             path=target.with_suffix(".pdf.tmp"),
             prefer_css_page_size=True,
@@ -131,7 +120,7 @@ def print_to(target: Path, source: Path) -> list[str]:
             footer_template=FOOTER,
         )
     target.with_suffix(".pdf.tmp").replace(target)
-    return seen.take()
+    return problems + seen.take()
 
 
 def main() -> int:
