@@ -42,23 +42,23 @@ def main() -> int:
         if Path(name).is_dir():
             ignore = shutil.ignore_patterns(".*", "__pycache__")
             shutil.copytree(name, stage / name, ignore=ignore)
-    sources = sorted(Path("notebooks").glob("[0-9]*.py"))
-    for source in sources:
+    runs = {}
+    for source in sorted(Path("notebooks").glob("[0-9]*.py")):
         executed = BUILD / "notebooks" / f"{source.stem}.ipynb"
         for made in (executed, executed.with_suffix(".json")):
             if not made.exists():
                 sys.exit(f"{made}: not found; expected the executed run of {source}, and what it took")
-        write_page(source, executed, stage)
-    write_status(sources, stage)
+        runs[source.stem] = json.loads(executed.with_suffix(".json").read_text(encoding="utf-8"))
+        write_page(source, executed, runs[source.stem], stage)
+    write_status(runs, stage)
     return 0
 
 
-def write_page(source: Path, executed: Path, stage: Path) -> None:
+def write_page(source: Path, executed: Path, taken: dict[str, Any], stage: Path) -> None:
     """The executed notebook with the box before its parameters, and the pair for downloads."""
     notebook = nbformat.read(executed, as_version=4)
     places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
     if places:
-        taken = json.loads(executed.with_suffix(".json").read_text(encoding="utf-8"))
         box = nbformat.v4.new_markdown_cell(run_box(source, executed, taken), id="run-this-page")
         notebook.cells.insert(places[0], box)
     nbformat.write(notebook, stage / "notebooks" / executed.name)
@@ -94,14 +94,13 @@ def run_box(source: Path, executed: Path, taken: dict[str, Any]) -> str:
     )
 
 
-def write_status(sources: list[Path], stage: Path) -> None:
+def write_status(runs: dict[str, dict[str, Any]], stage: Path) -> None:
     """The table of book/status.md: what each notebook's run took, and with which versions."""
     lines = ["| page | finished | seconds | memory (MB) | versions |", "| --- | --- | ---: | ---: | --- |"]
-    for source in sources:
-        taken = json.loads((BUILD / "notebooks" / f"{source.stem}.json").read_text(encoding="utf-8"))
-        versions = ", ".join(f"{name} {version}" for name, version in taken["versions"].items())
+    for name, taken in runs.items():
+        versions = ", ".join(f"{package} {version}" for package, version in taken["versions"].items())
         row = (taken["finished"], f"{taken['seconds']:.0f}", taken["memory_mb"], versions)
-        lines.append(f"| [](../notebooks/{source.stem}) | " + " | ".join(map(str, row)) + " |")
+        lines.append(f"| [](../notebooks/{name}) | " + " | ".join(map(str, row)) + " |")
     (stage / "book" / "runs.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
