@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -18,13 +19,20 @@ from zsl_lib.errors import DataError
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def experiment():
+@contextmanager
+def script(name):
+    """A script of results/ as a module; it and what it imports from there are forgotten afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "results"))
-        yield importlib.import_module("robustness")
-        for name in ("robustness", "robustness_search", "common", "generative", "convergence"):
-            sys.modules.pop(name, None)
+        yield importlib.import_module(name)
+        for path in (ROOT / "results").glob("*.py"):
+            sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    with script("robustness") as module:
+        yield module
 
 
 @pytest.fixture
@@ -106,7 +114,6 @@ def test_a_crossed_run_attacks_images_and_tables(experiment, search, method, tmp
     for part in ("images", "own"):
         assert metrics[f"T1_{part}"] <= metrics["T1_clean"]
     assert {name.split("_")[1] for name in metrics} == {"seconds", "clean", "images", "own", "universal"}
-    sys.modules.pop("crossed", None)
 
 
 # --- poisoned descriptions --------------------------------------------------------------------------------
@@ -114,11 +121,8 @@ def test_a_crossed_run_attacks_images_and_tables(experiment, search, method, tmp
 
 @pytest.fixture(scope="module")
 def poison():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "results"))
-        yield importlib.import_module("poisoning")
-        for name in ("poisoning", "poisoning_search", "common", "generative", "convergence"):
-            sys.modules.pop(name, None)
+    with script("poisoning") as module:
+        yield module
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_without_the_folder_it_says_what_is_in_it(make, tmp_path):
     [
         "../evil",
         "set/data/../../../evil",
-        "/tmp/evil",
+        "/evil",
         "C:/evil",
         "C:evil",
         "set\\..\\..\\evil",
