@@ -22,9 +22,6 @@ AXE = (
     ),
     Allowed("empty-table-header", ".cell_output th", "pandas leaves the cells above the names of rows empty"),
     Allowed("region", ".sidebar-primary-item", "the theme puts the book's title outside its navigation"),
-    Allowed(
-        "summary-name", ".bd-sidebar-primary summary", "the theme's arrows that unfold a part have no name"
-    ),
 )
 
 CONSOLE: tuple[Allowed, ...] = ()
