@@ -13,6 +13,8 @@ from torch import Tensor
 from zsl_lib.errors import DataError
 
 INDEX_SETS = ("trainval", "test_seen", "test_unseen", "train", "val")
+BLOCK = 2**22
+"""Entries looked at at a time: a block's memory must not depend on how wide a row is."""
 
 
 class Images(Protocol):
@@ -257,9 +259,9 @@ def _check_examples(d: ZSLDataset) -> None:
         _expect(d, f"instances[{key!r}]", len(values) == n, f"length {len(values)}", f"length {n}")
 
 
-def _not_finite(features: Tensor, mask: Tensor | None, rows: int = 8192) -> int:
+def _not_finite(features: Tensor, mask: Tensor | None) -> int:
     """Observed entries that are NaN or infinite, counted by blocks of rows: the features may lie on disk."""
-    bad = 0
+    rows, bad = max(1, BLOCK // max(1, features.shape[1])), 0
     for i in range(0, len(features), rows):
         block = ~features[i : i + rows].isfinite()
         bad += int((block if mask is None else block & mask[i : i + rows]).sum())
