@@ -13,7 +13,7 @@ from torch import Tensor
 from zsl_lib.errors import DataError
 
 INDEX_SETS = ("trainval", "test_seen", "test_unseen", "train", "val")
-BLOCK = 2**22
+BLOCK = 2**20
 """Entries looked at at a time: a block's memory must not depend on how wide a row is."""
 
 
