@@ -14,10 +14,14 @@ INSTALL ?= yes
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.zsl-book-installed
+# nbgrader does not fit beside the book's versions, and has an environment of its own.
+NBGRADER ?= $(VENV)/nbgrader
+GRADER := $(NBGRADER)/.zsl-book-installed
 ifeq ($(INSTALL),no)
 SETUP :=
 else
 SETUP := $(STAMP)
+UNIT_SETUP = $(GRADER)
 SITE_SETUP := $(VENV)/.zsl-book-site-installed
 endif
 
@@ -27,6 +31,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # Threads that wait must not spin: beside any other program, small networks become twenty times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
+# For the test that grades.
+export ZSL_NBGRADER := $(abspath $(NBGRADER))
 
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 PAIRS := $(SOURCES:.py=.ipynb)
@@ -38,7 +44,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints assignment grade gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +79,17 @@ $(VENV)/.zsl-book-site-installed: $(STAMP)
 	@if PYTHONPATH=.ci "$(PY)" -c 'import sys, site_checks.browser as b; sys.exit(not b.find_browser())'; then \
 	  ($(call pip_install,site)) && touch $@ || true; \
 	fi
+
+$(GRADER): .ci/nbgrader.txt | $(SETUP)
+	@echo "Setting up $(NBGRADER): about a minute the first time ..."
+	@set -e; if command -v uv >/dev/null; then \
+	  test -x "$(NBGRADER)/bin/python" || uv venv --quiet --python "$(PY)" "$(NBGRADER)"; \
+	  uv pip install --quiet --python "$(NBGRADER)/bin/python" -c $< nbgrader; \
+	else \
+	  test -x "$(NBGRADER)/bin/python" || "$(PY)" -m venv "$(NBGRADER)"; \
+	  "$(NBGRADER)/bin/python" -m pip install --quiet -c $< nbgrader; \
+	fi
+	@touch $@
 
 constraints: ## remake constraints.txt (needs uv; UPGRADE=1 for newer versions)
 	@$(PYTHON) .ci/constraints.py $(if $(UPGRADE),--upgrade)
@@ -113,7 +130,7 @@ lint: $(SETUP)
 pairs: $(SETUP)
 	@$(PY) .ci/notebooks.py check
 
-unit: $(SETUP) ## unit tests
+unit: $(SETUP) $(UNIT_SETUP) ## unit tests
 	$(PY) -m pytest
 
 nbval: $(SETUP) ## run the committed notebooks and compare the outputs marked for it
@@ -138,6 +155,12 @@ lab: $(SETUP) ## open JupyterLab; a notebook and its .py are kept in step
 
 refresh: $(SETUP) ## execute and clean the committed pairs (ONLY=notebooks/05_x.py for one)
 	@$(PY) .ci/notebooks.py refresh $(or $(ONLY),$(SOURCES))
+
+assignment: $(SETUP) $(GRADER) ## assignments for nbgrader in _build/assignments/release (PART=name for one)
+	@$(PY) .ci/assignment.py make --nbgrader "$(NBGRADER)" $(PART)
+
+grade: $(SETUP) $(GRADER) ## grade _build/assignments/submitted (PART=name; OPTIONS=--force to grade again)
+	@$(PY) .ci/assignment.py grade --nbgrader "$(NBGRADER)" $(PART) $(OPTIONS)
 
 gpu: $(GPU_RUNS) ## run every notebook with notebooks/params/paper.yaml into _build/gpu (needs a GPU)
 

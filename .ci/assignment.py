@@ -168,8 +168,9 @@ def grade(parts: list[Part], environment: Path, *, force: bool) -> None:
     call(environment, "export", "--to", "grades.csv")
     with (COURSE / "grades.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["assignment"] in handed_in and row["timestamp" if row.get("timestamp") else "score"]:
-                print(f"{row['assignment']}: {row['student_id']} {row['score']} of {row['max_score']}")
+            student, name = row["student_id"], row["assignment"]
+            if name in handed_in and (COURSE / "submitted" / student / name).is_dir():
+                print(f"{name}: {student} {row['score']} of {row['max_score']}")
     print(f"All grades: {COURSE}/grades.csv")
 
 

@@ -25,7 +25,7 @@ def compare(name: str, yours: object, expected: object, tolerance: float = 1e-6)
     if yours is None:
         raise AssertionError(f"{name}: found None, expected a value; does your function return one?")
     found, right = numbers(name, yours), numbers(name, expected)
-    print(f"{name}: your value {shown(found)}, expected value {shown(right)}")
+    print(f"{name}\n  your value      {shown(found)}\n  expected value  {shown(right)}")
     if found.shape != right.shape:
         raise AssertionError(f"{name}: found the shape {found.shape}, expected {right.shape}")
     with np.errstate(invalid="ignore"):  # infinite minus infinite
