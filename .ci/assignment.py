@@ -3,10 +3,10 @@
     python .ci/assignment.py make --nbgrader .venv/nbgrader [PART ...]
     python .ci/assignment.py grade --nbgrader .venv/nbgrader [PART ...]
 
-Run from the root of the repository with the book's own Python: submissions run in it, by a kernel that is
-written into nbgrader's environment. `make` writes `source` and, by nbgrader, `release` below
-_build/assignments and touches nothing else there: `submitted` and the grade book stay. `grade` grades what is in
-`submitted/STUDENT/PART/PART.ipynb` and writes grades.csv. Both exit 1, naming the part, if nbgrader fails.
+Run from the root of the repository with the book's own Python: submissions run in it, by a kernel that
+is written into nbgrader's environment. `make` writes `source` and, by nbgrader, `release` below
+_build/assignments and touches nothing else there: `submitted` and the grade book stay. `grade` grades what is
+in `submitted/STUDENT/PART/PART.ipynb` and writes grades.csv. Both exit 1 if nbgrader fails, with what it said.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ HEAD = """\
 # {caption}
 
 Coding exercises of the book *Zero-Shot Learning, Derived and Replicated*. Write what is missing at each
-`# YOUR CODE HERE` in place of the line that raises, and run the cell below it: it prints your value beside the
-expected one, and raises if they differ. Leave the name of this file and the cells of checks as they are.
+`# YOUR CODE HERE` in place of the line that raises, and run the cell below it: it prints your value beside
+the expected one, and raises if they differ. Leave the name of this file and the cells of checks as they are.
 Before you hand it in: restart the kernel and run all cells.
 """
 
@@ -160,7 +160,9 @@ def make(parts: list[Part], environment: Path) -> None:
 
 def grade(parts: list[Part], environment: Path, *, force: bool) -> None:
     """Grade the submissions of each part that has some, and print the scores."""
-    handed_in = [part.name for part in parts if any(COURSE.glob(f"submitted/*/{part.name}/{part.name}.ipynb"))]
+    handed_in = [
+        part.name for part in parts if any(COURSE.glob(f"submitted/*/{part.name}/{part.name}.ipynb"))
+    ]
     if not handed_in:
         sys.exit(f"{COURSE}/submitted: found no submission; expected STUDENT/PART/PART.ipynb below it")
     for name in handed_in:

@@ -1,8 +1,8 @@
 """The coding exercises of the chapters: one source for the pages' stubs, the tests and the assignments.
 
-A coding exercise is an `{exercise-start}` box, and in its solution a code cell tagged `exercise`, with what is
-to be written between the markers, and a code cell tagged `check` that raises if that is wrong. The two cells
-import all that they need, so that they run without the rest of the chapter.
+A coding exercise is an `{exercise-start}` box, and in its solution a code cell tagged `exercise`, with what
+is to be written between the markers, and a code cell tagged `check` that raises if that is wrong. The two
+cells import all that they need, so that they run without the rest of the chapter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Part:
 
 
 def stub(code: str) -> str:
-    """The code as a student gets it: nbgrader's stub in place of each solution; ValueError if none is marked."""
+    """The code as a student gets it, a stub in place of each solution; ValueError if no solution is marked."""
     lines: list[str] = []
     inside = found = False
     for line in code.splitlines():
@@ -81,9 +81,11 @@ def exercises_of(notebook: Any, where: object) -> list[Exercise]:
             for edge, name in EDGE.findall(cell.source):
                 label = name if edge == "start" else ""
         tags = cell.metadata.get("tags", ())
-        below = cells[number - 1].metadata.get("tags", ()) if number else ()
-        if "check" in tags and "exercise" not in below:
-            raise ValueError(f"{where}: found a cell tagged `check`; expected one tagged `exercise` right above")
+        above = cells[number - 1].metadata.get("tags", ()) if number else ()
+        if "check" in tags and "exercise" not in above:
+            raise ValueError(
+                f"{where}: found a cell tagged `check`; expected one tagged `exercise` right above"
+            )
         if "exercise" not in tags:
             continue
         if label not in statements:
@@ -93,7 +95,9 @@ def exercises_of(notebook: Any, where: object) -> list[Exercise]:
             )
         after = cells[number + 1] if number + 1 < len(cells) else None
         if after is None or "check" not in after.metadata.get("tags", ()):
-            raise ValueError(f"{where}: {label}: found no cell tagged `check` below; expected one right below")
+            raise ValueError(
+                f"{where}: {label}: found no cell tagged `check` below; expected one right below"
+            )
         try:
             stub(cell.source)
         except ValueError as error:

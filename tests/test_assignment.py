@@ -101,7 +101,7 @@ def test_right_and_wrong_submissions_are_told_apart(course: Path) -> None:
 def test_what_is_missing_is_said(course: Path) -> None:
     unknown = call(course, "make", "part-nine")
     assert unknown.returncode == 1
-    assert f"found no part part-nine; expected some of zero-shot-recognition, " in unknown.stderr
+    assert "found no part part-nine; expected some of zero-shot-recognition, " in unknown.stderr
     early = call(course, "grade")
     assert early.returncode == 1
     assert "submitted: found no submission; expected STUDENT/PART/PART.ipynb below it" in early.stderr

@@ -18,7 +18,6 @@ from zsl_lib.exercises import compare
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ci"))
 
-import exercises  # noqa: E402
 from exercises import Exercise, Part, exercises_of, numbered_parts, read, stub, with_stubs  # noqa: E402
 
 CHAPTERS = [name for part in numbered_parts(ROOT / "_toc.yml") for name in part.chapters]
@@ -83,7 +82,7 @@ def test_the_solution_passes_its_check(exercise: Exercise, capsys: pytest.Captur
 
 @pytest.mark.parametrize("exercise", CASES)
 def test_a_value_that_is_a_bit_off_fails_its_check(exercise: Exercise) -> None:
-    with pytest.raises(AssertionError, match=": found .*, expected "):
+    with pytest.raises(AssertionError, match=r": found .*, expected "):
         run(exercise.code, exercise, a_bit_off)
 
 
@@ -109,7 +108,7 @@ def test_a_statement_can_be_read_without_the_book(exercise: Exercise) -> None:
         (0.1 + 0.2, 0.3, "0.3"),
         ([1, 2], torch.tensor([1.0, 2.0], requires_grad=True), "[1, 2]"),
         (np.eye(3), torch.eye(3), "[1, 0, 0, 0, ...] (3 × 3)"),
-        (-0.0, 0, "0"),
+        (-0.0, 1e-17, "0"),
         (1e9 + 100, 1e9, "1e+09"),
     ],
 )
@@ -183,9 +182,9 @@ def test_a_page_has_stub_and_check_in_the_box() -> None:
     ("damage", "message"),
     [
         ({"tags": ("exercise",)}, "a.py: ex-add: found no cell tagged `check` below"),
-        ({"tags": ("check",)}, "a.py: found a cell tagged `check`; expected one tagged `exercise` right above"),
+        ({"tags": ("check",)}, "a.py: found a cell tagged `check`; expected one tagged `exercise` right"),
         ({"top": BOX}, "a.py: found a cell tagged `exercise` in the solution 'of nothing'"),
-        ({"top": TOP.replace("} ex-add", "} ex-b")}, "a.py: found a cell tagged `exercise` in the solution 'ex-b'"),
+        ({"top": TOP.replace("} ex-add", "} ex-b")}, "a.py: found a cell tagged `exercise` in .* 'ex-b'"),
         ({"code": "add = sum"}, "a.py: ex-add: found no '### BEGIN SOLUTION'"),
         ({"code": CODE.replace("### END", "### THE")}, "a.py: ex-add: found no '### END SOLUTION'"),
         ({"code": f"{CODE}\n### END SOLUTION"}, "a.py: ex-add: found '### END SOLUTION' out of turn"),

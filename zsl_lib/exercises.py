@@ -52,7 +52,8 @@ def numbers(name: str, value: object) -> NDArray[np.float64]:
 
 def shown(values: NDArray[np.float64]) -> str:
     """At most the first four numbers, six digits each, and the shape of what is longer."""
-    first = [f"{number + 0.0:.6g}" for number in values.flat[:SHOWN]]
+    # what is below 1e-9 is rounding, and differs between machines
+    first = [f"{round(number, 9) + 0.0:.6g}" for number in values.flat[:SHOWN].tolist()]
     if values.ndim == 0:
         return first[0]
     if values.size <= SHOWN and values.ndim == 1:
