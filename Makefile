@@ -108,7 +108,7 @@ $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
 # so a second build after a failed one would pass.
-_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py $(SETUP)
+_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py .ci/exercises.py $(SETUP)
 	@rm -rf _build/html _build/.doctrees
 	@$(PY) .ci/stage.py
 	@echo "Building the site ..."
@@ -175,6 +175,8 @@ bench: $(SETUP) ## measure speed and memory; the records go to results/ (about a
 	$(PY) benchmarks/relation_speed.py
 	$(PY) benchmarks/adversarial_speed.py
 
-clean: ## remove what was built (the environment stays)
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+# What students handed in was not built.
+HANDED_IN := $(if $(wildcard _build/assignments/submitted/*),_build/assignments)
+clean: ## remove what was built (the environment and submissions stay)
+	rm -rf $(filter-out $(HANDED_IN),$(wildcard _build/* _build/.[a-z]*)) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

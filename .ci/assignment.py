@@ -5,8 +5,9 @@
 
 Run from the root of the repository with the book's own Python: submissions run in it, by a kernel that
 is written into nbgrader's environment. `make` writes `source` and, by nbgrader, `release` below
-_build/assignments and touches nothing else there: `submitted` and the grade book stay. `grade` grades what is
-in `submitted/STUDENT/PART/PART.ipynb` and writes grades.csv. Both exit 1 if nbgrader fails, with what it said.
+_build/assignments and touches nothing else there: `submitted` and the grade book stay. `grade` grades what
+is in `submitted/STUDENT/PART/PART.ipynb` and writes grades.csv. Both exit 1, with nbgrader's words, if it
+fails.
 """
 
 from __future__ import annotations
@@ -62,21 +63,20 @@ def main() -> int:
 
 
 def chosen(names: list[str]) -> list[Part]:
-    """The numbered parts that have coding exercises, or the named ones among them."""
-    parts = {part.name: part for part in numbered_parts(Path("_toc.yml")) if any(exercises_in(part))}
+    """The numbered parts of those names, or all."""
+    parts = {part.name: part for part in numbered_parts(Path("_toc.yml"))}
     if unknown := sorted(set(names) - set(parts)):
         sys.exit(f"found no part {', '.join(unknown)}; expected some of {', '.join(parts)}")
     return [parts[name] for name in names or parts]
 
 
 def exercises_in(part: Part) -> list[tuple[str, list[Exercise]]]:
-    """Title and exercises of each chapter of the part that has some."""
+    """Title and exercises of each chapter of the part."""
     found = []
     for name in part.chapters:
         notebook = jupytext.read(f"{name}.py", fmt="py:percent")
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-        if exercises := exercises_of(notebook, f"{name}.py"):
-            found.append((title, exercises))
+        found.append((title, exercises_of(notebook, f"{name}.py")))
     return found
 
 
@@ -86,8 +86,8 @@ def exercises_in(part: Part) -> list[tuple[str, list[Exercise]]]:
 def source_notebook(part: Part) -> Any:
     """The part's exercises with their solutions, as nbgrader wants them marked."""
     cells = [note("head", HEAD.format(caption=part.caption))]
-    for title, exercises in exercises_in(part):
-        cells.append(note(f"chapter-{len(cells)}", f"## {title}"))
+    for number, (title, exercises) in enumerate(exercises_in(part), start=1):
+        cells.append(note(f"chapter-{number}", f"## {title}"))
         for exercise in exercises:
             cells += [
                 note(f"{exercise.label}-text", exercise.statement),
@@ -150,9 +150,10 @@ def make(parts: list[Part], environment: Path) -> None:
     for part in parts:
         source = COURSE / "source" / part.name / f"{part.name}.ipynb"
         source.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(source_notebook(part), source)
+        notebook = source_notebook(part)
+        nbformat.write(notebook, source)
         call(environment, "generate_assignment", part.name, "--create", "--force")
-        points = sum(len(exercises) for _, exercises in exercises_in(part)) * POINTS
+        points = sum(cell.metadata["nbgrader"].get("points", 0) for cell in notebook.cells)
         print(f"{COURSE}/release/{part.name}/{part.name}.ipynb: {points} points", flush=True)
     print(f"Hand these out. Put what comes back into {COURSE}/submitted/STUDENT/PART/PART.ipynb,")
     print("then run: make grade")

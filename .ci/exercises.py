@@ -49,7 +49,7 @@ class Part:
 
 
 def stub(code: str) -> str:
-    """The code as a student gets it, a stub in place of each solution; ValueError if no solution is marked."""
+    """The code as a student gets it, a stub in place of each solution; ValueError if there is none."""
     lines: list[str] = []
     inside = found = False
     for line in code.splitlines():

@@ -97,21 +97,25 @@ def test_right_and_wrong_submissions_are_told_apart(course: Path) -> None:
     assert f"{PART}: wrong {len(asked) - 1}.0 of {len(asked)}.0" in graded.stdout
 
 
+def test_what_is_missing_is_said(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(course)
+    with pytest.raises(SystemExit, match="found no part part-nine; expected some of zero-shot-recognition, "):
+        assignment.chosen(["part-nine"])
+    with pytest.raises(
+        SystemExit, match=r"submitted: found no submission; expected STUDENT/PART/PART\.ipynb"
+    ):
+        assignment.grade(assignment.chosen([PART]), NBGRADER, force=False)
+    monkeypatch.setattr(sys, "argv", ["assignment.py", "make", "--nbgrader", "nowhere"])
+    with pytest.raises(SystemExit, match="nowhere/bin/nbgrader: not found; run `make assignment`"):
+        assignment.main()
+
+
 @pytest.mark.usefixtures("nbgrader")
-def test_what_is_missing_is_said(course: Path) -> None:
-    unknown = call(course, "make", "part-nine")
-    assert unknown.returncode == 1
-    assert "found no part part-nine; expected some of zero-shot-recognition, " in unknown.stderr
-    early = call(course, "grade")
-    assert early.returncode == 1
-    assert "submitted: found no submission; expected STUDENT/PART/PART.ipynb below it" in early.stderr
-
-
-def test_nbgrader_missing_is_said(course: Path) -> None:
-    command = [sys.executable, str(ROOT / ".ci/assignment.py"), "make", "--nbgrader", "nowhere"]
-    done = subprocess.run(command, cwd=course, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "nowhere/bin/nbgrader: not found; run `make assignment`" in done.stderr
+def test_what_nbgrader_says_is_passed_on(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(course)
+    assignment.COURSE.mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"(?s)source.*nbgrader generate_assignment a: ended with 1"):
+        assignment.call(NBGRADER, "generate_assignment", "a")
 
 
 def test_each_part_makes_a_valid_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,18 @@ def test_a_statement_can_be_read_without_the_book(exercise: Exercise) -> None:
     """An assignment shows it in Jupyter, which knows no roles, no directives and no pages."""
     for word in ("{eq}", "{cite}", "{ref}", "{doc}", ":::", "]("):
         assert word not in exercise.statement, f"{exercise.label}: {word} in its statement"
+
+
+def test_the_example_of_contributing_is_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    example = text.split("````text\n# ```{exercise-start}")[1].split("````\n")[0]
+    source = "# %% [markdown]\n# ```{exercise-start}" + example
+    (found,) = exercises_of(jupytext.reads(source, fmt="py:percent"), "CONTRIBUTING.md")
+    run(found.code, found)
+    with pytest.raises(NotImplementedError):
+        run(found.stub, found)
+    with pytest.raises(AssertionError):
+        run(found.code, found, a_bit_off)
 
 
 # --- compare ------------------------------------------------------------------------------------------
