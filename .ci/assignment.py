@@ -154,7 +154,7 @@ def make(parts: list[Part], environment: Path) -> None:
         nbformat.write(notebook, source)
         call(environment, "generate_assignment", part.name, "--create", "--force")
         points = sum(cell.metadata["nbgrader"].get("points", 0) for cell in notebook.cells)
-        print(f"{COURSE}/release/{part.name}/{part.name}.ipynb: {points} points", flush=True)
+        print(f"{COURSE}/release/{part.name}/{part.name}.ipynb, points: {points}", flush=True)
     print(f"Hand these out. Put what comes back into {COURSE}/submitted/STUDENT/PART/PART.ipynb,")
     print("then run: make grade")
 

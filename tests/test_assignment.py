@@ -66,7 +66,7 @@ def test_right_and_wrong_submissions_are_told_apart(course: Path) -> None:
     assert made.returncode == 0, made.stdout + made.stderr
     asked = exercises()
     release = course / assignment.COURSE / "release" / PART / f"{PART}.ipynb"
-    assert f"{PART}.ipynb: {len(asked)} points" in made.stdout
+    assert f"{PART}.ipynb, points: {len(asked)}\n" in made.stdout
     handed_out = nbformat.read(release, as_version=4)
     cells = {cell.id: cell for cell in handed_out.cells}
     for exercise in asked:  # nbgrader's stub is that of the page
