@@ -84,7 +84,7 @@ $(GRADER): .ci/nbgrader.txt | $(SETUP)
 	@echo "Setting up $(NBGRADER): about a minute the first time ..."
 	@set -e; if command -v uv >/dev/null; then \
 	  test -x "$(NBGRADER)/bin/python" || uv venv --quiet --python "$(PY)" "$(NBGRADER)"; \
-	  uv pip install --quiet --python "$(NBGRADER)/bin/python" -c $< nbgrader; \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --quiet --python "$(NBGRADER)/bin/python" -c $< nbgrader; \
 	else \
 	  test -x "$(NBGRADER)/bin/python" || "$(PY)" -m venv "$(NBGRADER)"; \
 	  "$(NBGRADER)/bin/python" -m pip install --quiet -c $< nbgrader; \

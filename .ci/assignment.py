@@ -161,9 +161,8 @@ def make(parts: list[Part], environment: Path) -> None:
 
 def grade(parts: list[Part], environment: Path, *, force: bool) -> None:
     """Grade the submissions of each part that has some, and print the scores."""
-    handed_in = [
-        part.name for part in parts if any(COURSE.glob(f"submitted/*/{part.name}/{part.name}.ipynb"))
-    ]
+    names = [part.name for part in parts]
+    handed_in = [name for name in names if any(COURSE.glob(f"submitted/*/{name}/{name}.ipynb"))]
     if not handed_in:
         sys.exit(f"{COURSE}/submitted: found no submission; expected STUDENT/PART/PART.ipynb below it")
     for name in handed_in:

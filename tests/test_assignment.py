@@ -51,7 +51,7 @@ def course(tmp_path: Path) -> Path:
 @pytest.fixture
 def nbgrader() -> None:
     if not (NBGRADER / "bin/nbgrader").exists():
-        pytest.skip(f"{NBGRADER}/bin/nbgrader: not found; `make unit` installs it")
+        pytest.skip(f"{NBGRADER}/bin/nbgrader: not found; `make assignment` installs it")
 
 
 def hand_in(course: Path, student: str, notebook: Any) -> None:
