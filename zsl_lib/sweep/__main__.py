@@ -110,8 +110,6 @@ def _count(states: dict[str, str]) -> str:
 
 
 def _sweep(notebook: Notebook, runs: Sequence[Run], options: argparse.Namespace) -> int:
-    from zsl_lib.sweep.summary import gather, mean_table  # here: torch and pandas take seconds
-
     states = {run.name: state_of(run) for run in runs}
     folder = runs[0].folder.parent
     print(_count(states), f"in {_short(folder)}", flush=True)
@@ -123,6 +121,8 @@ def _sweep(notebook: Notebook, runs: Sequence[Run], options: argparse.Namespace)
             bar.write(f"{status.state:<6} {status.name} ({status.seconds:.1f} s) {status.error}".rstrip())
             if status.state == "failed":
                 failed.append(status)
+    from zsl_lib.sweep.summary import gather, mean_table  # here, because torch and pandas take seconds
+
     table = gather(folder, notebook)
     means = mean_table(table, notebook)
     print(means.to_string() if len(means) else "no records: the runs wrote none into results_dir")

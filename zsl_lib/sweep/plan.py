@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import yaml
 from zsl_lib.errors import DataError
 
 OWN = {"results_dir": "results", "checkpoint": "checkpoint.pt"}  # parameters that a run gets in its folder
+PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 
 class Loader(yaml.SafeLoader):
@@ -36,6 +38,14 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what :class:`Loader` reads back."""
+
+
+Dumper.yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+Dumper.add_representer(tuple, Dumper.represent_list)
 
 
 @dataclass(frozen=True)
@@ -123,13 +133,8 @@ def parse_settings(words: Iterable[str]) -> dict[str, list[Any]]:
 
 def value_text(value: Any) -> str:
     """What to type for a value, so that :func:`parse_settings` gives it back."""
-    if isinstance(value, str):
-        try:
-            if yaml.load(f"[{value}]", Loader) == [value]:
-                return value
-        except yaml.YAMLError:
-            pass
-    return json.dumps(value)
+    text = yaml.dump([value], Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.strip()[1:-1]
 
 
 def read_parameters(paths: Iterable[str | Path]) -> dict[str, Any]:
@@ -195,6 +200,8 @@ def check(notebook: Notebook, grid: Mapping[str, Sequence[Any]]) -> None:
             raise DataError(f"--set {name}", found="no value", expected="one or more")
         expected, default = _kind(notebook.defaults[name]), notebook.defaults[name]
         for value in values:
+            if type(value) not in PLAIN:
+                raise DataError(f"--set {name}", found=type(value).__name__, expected="a plain Python value")
             if expected and _kind(value) != expected:
                 hint = f"its default is {value_text(default)}"
                 raise DataError(f"--set {name}", found=value_text(value), expected=expected, hint=hint)

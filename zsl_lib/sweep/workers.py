@@ -61,9 +61,9 @@ def _starts(run: Run) -> int:
 def cluster(runs: Sequence[Run], address: str) -> Iterator[Status]:
     """The runs on the workers of the Dask scheduler at ``address``; one status a run, as they end.
 
-    Dask starts a run again elsewhere when its worker is lost, and gives it up after some losses, which it counts
-    for runs that only waited for that worker too: those are given to it again. Its futures are used as they
-    are, since joblib's Dask backend waits for ever for a run that was given up.
+    Dask starts a run again elsewhere when its worker is lost, and gives it up after some losses. It counts
+    them for runs that only waited for that worker too: those are given to it again. Its futures are used as
+    they are, since joblib's Dask backend waits for ever for a run that was given up.
 
     Raises
     ------
