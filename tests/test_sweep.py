@@ -31,7 +31,7 @@ from zsl_lib import DataError
 from zsl_lib.sweep import prepare, sweep, work
 from zsl_lib.sweep.__main__ import main
 from zsl_lib.sweep.plan import Run, parse_seeds, parse_settings, read_notebook, run_name, value_text
-from zsl_lib.sweep.run import ATTEMPTS, Status, execute, killed, read_status, state_of
+from zsl_lib.sweep.run import ATTEMPTS, execute, read_status, state_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = """\
@@ -147,7 +147,9 @@ def test_settings_that_are_none(words, message):
         parse_settings(words)
 
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+plain = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
 
 
 @settings(deadline=None)
@@ -225,8 +227,8 @@ def test_wrong_commands(toy, capsys, words, message):
 
 @pytest.mark.parametrize(
     ("name", "text", "found"),
-    [("none.ipynb", None, "no file"), ("a.py", "x = 1", ".py"), ("b.ipynb", "{", "Notebook"), ("c.ipynb", "{}", "")],
-)  # fmt: skip
+    [("a.ipynb", None, "no file"), ("a.py", "x = 1", ".py"), ("a.ipynb", "{", "JSON"), ("a.ipynb", "{}", "")],
+)
 def test_what_is_no_notebook(tmp_path, name, text, found):
     if text is not None:
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -346,7 +348,9 @@ def test_one_sweep_at_a_time_in_a_folder(toy):
     assert list(work(notebook, runs)) == []
     code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(); input()"
     lock = runs[0].folder.parent / ".lock"
-    other = subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert other.stdout.readline() == b"\n"
         with pytest.raises(DataError, match="found another sweep at work, expected none"):
@@ -503,3 +507,75 @@ def test_the_command_of_a_failed_run_runs_it_again_and_no_other(faulty):
     assert re.search(rf"none +draw +{VALUE:.1f} +1\n.*raise +draw +{VALUE:.1f} +1\n", done.stdout)
     table = pd.read_csv(folder / "_build/sweep/toy/summary.csv")
     assert sorted(table["state"]) == ["done", "done", "failed", "failed", "failed"]
+
+
+# --- a cluster -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a scheduler with two workers, started as the page on set-up says, on a free port."""
+    distributed = pytest.importorskip("distributed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    host, port = address.split(":")
+    # A second loss and the scheduler gives a run up; by default that is the fourth.
+    env = os.environ | {"PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    commands = (
+        ["scheduler", "--host", host, "--port", port, "--no-dashboard"],
+        ["worker", f"tcp://{address}", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"],
+    )
+    folder = tmp_path_factory.mktemp("cluster")
+    with (folder / "log").open("wb") as log:
+        dask = str(Path(sys.executable).with_name("dask"))
+        started = [subprocess.Popen([dask, *c], env=env, cwd=folder, stderr=log) for c in commands]
+        try:
+            with distributed.Client(address, timeout=120, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=120)
+            yield f"tcp://{address}"
+        finally:
+            for process in reversed(started):
+                process.terminate()
+                process.wait(timeout=60)
+
+
+def records(out: Path) -> dict[str, object]:
+    found = sorted(out.glob("*/results/toy/*.json"))
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+
+
+def test_a_cluster_gives_what_one_process_gives(toy, cluster):
+    grid = {"seed": [0, 1], "sigma": [0.3]}
+    table = sweep(toy, grid, out="cluster", dask=cluster)
+    assert list(table["state"]) == ["done", "done"]
+    alone = sweep(toy, grid, out="alone", jobs=1)
+    assert table.drop(columns="seconds").equals(alone.drop(columns="seconds"))
+    assert len(records(Path("cluster"))) == 2
+    assert records(Path("cluster")) == records(Path("alone"))
+
+
+def test_killed_workers_of_a_cluster(toy, cluster):
+    """One is killed from outside, once; the other by its own run, each time."""
+    notebook, runs = prepare(toy, {"fault": ["wait", "kill"]})
+    ended = work(notebook, runs, dask=cluster)
+    first = next(ended)
+    assert first.settings == {"fault": "kill"}
+    assert first.error == "its worker was killed 2 times (out of memory?)"
+    assert first.attempts == ATTEMPTS
+    (waiting,) = Path().glob("started-wait-*")
+    os.kill(int(waiting.name.rsplit("-")[-1]), signal.SIGKILL)
+    Path("go").touch()
+    (second,) = ended
+    assert (second.state, second.settings, second.attempts) == ("done", {"fault": "wait"}, 2)
+    assert len(records(Path("_build/sweep/toy"))) == 1
+
+
+def test_a_cluster_that_is_not_there(toy, capsys, monkeypatch):
+    monkeypatch.setattr("zsl_lib.sweep.workers.PATIENCE", 1)
+    assert main([str(toy), "--dask", "tcp://127.0.0.1:9"]) == 2
+    said = capsys.readouterr().err
+    assert "--dask tcp://127.0.0.1:9: found" in said
+    assert "expected a Dask scheduler (start one: dask scheduler --host 127.0.0.1" in said
+    assert main([str(toy), "--dask", "nonsense://x"]) == 2
+    assert "expected a Dask scheduler" in capsys.readouterr().err

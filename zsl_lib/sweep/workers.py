@@ -13,7 +13,7 @@ from zsl_lib.errors import DataError
 from zsl_lib.sweep.plan import Run, optional
 from zsl_lib.sweep.run import ATTEMPTS, Status, execute, killed, lost, read_status
 
-PATIENCE = 20  # seconds to wait for the scheduler, and for a first worker
+PATIENCE = 30  # seconds to wait for the scheduler, and for a first worker
 GIVEN = 3  # times that a run is given to a cluster that gives it up
 
 
@@ -78,7 +78,7 @@ def cluster(runs: Sequence[Run], address: str) -> Iterator[Status]:
             return client.submit(execute, run, key=f"{run.name}-{given[run.name]}-{run.sweep}")
 
         futures = {submit(run): run for run in runs}
-        ended = distributed.as_completed(futures)
+        ended = distributed.as_completed(futures, loop=client.loop)
         for future in ended:
             run = futures.pop(future)
             try:
