@@ -32,6 +32,7 @@ from zsl_lib.sweep import prepare, sweep, work
 from zsl_lib.sweep.__main__ import main
 from zsl_lib.sweep.plan import Run, parse_seeds, parse_settings, read_notebook, run_name, value_text
 from zsl_lib.sweep.run import ATTEMPTS, execute, read_status, state_of
+from zsl_lib.sweep.summary import gather, mean_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = """\
@@ -203,7 +204,7 @@ def test_unknown_parameters_end_it_before_anything_runs(toy, capsys):
         (["--set", "fault=1"], "--set fault: found 1, expected text (its default is none)"),
         (["--set", "flag=1"], "--set flag: found 1, expected true or false (its default is false)"),
         (["--set", "steps=1,2"], "--set steps: found 1, expected a list (its default is [1, 2])"),
-        (["--set", "results_dir=x"], "--set results_dir: found it, expected nothing: each run has its own"),
+        (["--set", "results_dir=x"], "--set results_dir: found a value, expected none: each run has its own"),
         (["--set", "checkpoint=x"], "each run has its own (--checkpoint)"),
         (["--seeds", "0-1", "--set", "seed=3"], "--seeds: found seed in --set too, expected one of them"),
         (["--seeds", "x"], "--seeds: found 'x'"),
@@ -339,6 +340,113 @@ def test_a_worker_that_does_not_see_the_folder_says_so(toy):
     run = replace(one_run(toy), cwd=Path("/nowhere"))
     message = f"/nowhere: found nothing on {socket.gethostname()}, expected it (every worker must see"
     assert execute(run).error.startswith(message)
+
+
+def test_a_checkpoint_stays_until_its_run_is_done_or_its_notebook_changed(toy, monkeypatch):
+    notebook, (run,) = prepare(toy, {"seed": [0]}, checkpoint=True)
+    run.source.parent.mkdir(parents=True)
+    run.source.write_text(notebook.text, encoding="utf-8")
+    checkpoint = run.folder / "checkpoint.pt"
+    assert run.own["checkpoint"] == str(checkpoint)
+    found = []
+
+    def stop(run):
+        found.append(checkpoint.exists())
+        checkpoint.touch()
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("zsl_lib.sweep.run._run_notebook", stop)
+    for sweep_id, digest in [("1", "old"), ("2", "old"), ("3", "new")]:
+        status = execute(replace(run, sweep=sweep_id, digest=digest))
+        assert status.error == "RuntimeError: stopped"
+    assert found == [False, True, False]
+    monkeypatch.setattr("zsl_lib.sweep.run._run_notebook", lambda run: found.append(checkpoint.exists()))
+    assert execute(replace(run, sweep="4", digest="new")).state == "done"
+    assert found[-1]
+    assert not checkpoint.exists()
+
+
+def test_what_an_earlier_run_left_does_not_pass_for_this_ones(toy, monkeypatch):
+    run = one_run(toy)
+    write_status(run, state="done", sweep="another", digest="another")
+    for name in ("notebook.ipynb", "results/toy/a.json", ".run.json.half"):
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).touch()
+
+    def stop(run):
+        raise OSError
+
+    monkeypatch.setattr("zsl_lib.sweep.run._run_notebook", stop)
+    assert execute(run).error == "OSError:"
+    assert [path.name for path in run.folder.iterdir()] == ["run.json"]
+
+
+def test_a_worker_imports_neither_torch_nor_pandas():
+    code = "import sys, zsl_lib.sweep.workers; print({'torch', 'pandas', 'papermill'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT) == "set()\n"
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(toy, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zsl_lib.sweep.__main__.work", stop)
+    assert main([str(toy)]) == 130
+    assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+
+def done_run(run: Run, **values: object) -> None:
+    """A run that is done, with a record of these fields."""
+    write_status(run, state="done", seconds=1.5)
+    (run.folder / "notebook.ipynb").touch()
+    record = {"experiment": "toy", "dataset": "toy", "method": "draw", "seed": run.settings["seed"]}
+    record |= {"parameters": {}, "metrics": {"T1": 50.0}, "selection": "none", "seconds": 0}
+    record |= {"peak_memory_mb": 0, "device": "cpu", "digests": {}, "git_commit": "unknown", "versions": {}}
+    path = run.folder / "results/toy" / f"toy-draw-{run.settings['seed']}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record | {"command": "none"} | values), encoding="utf-8")
+
+
+def test_the_table_has_earlier_sweeps_with_the_defaults_that_they_ran_with(toy):
+    notebook, (default,) = prepare(toy, {"seed": [0]})
+    _, runs = prepare(toy, {"seed": [0, 1], "sigma": [0.1], "steps": [[3]]})
+    done_run(default, metrics={"T1": 20.0, "loss": 0.1234})
+    done_run(runs[0], metrics={"T1": 30.0, "sigma": 7.0})
+    done_run(runs[1], metrics={"T1": 40.0, "sigma": 9.0})
+    write_status(prepare(toy, {"seed": [2]})[1][0], state="done", digest="of another notebook")
+    write_status(prepare(toy, {"seed": [3]})[1][0], state="running")
+    table = gather(default.folder.parent, notebook)
+    assert list(table["sigma"]) == [0.1, 0.5, 0.1, 0.5]
+    assert list(table["steps"]) == ["[3]", "[1, 2]", "[3]", "[1, 2]"]
+    assert list(table["seed"]) == [0, 0, 1, 3]
+    assert list(table["state"]) == ["done", "done", "done", "interrupted"]
+    assert list(table["record_sigma"].dropna()) == [7, 9]
+    means = mean_table(table, notebook)
+    assert means.loc[(0.1, "[3]", "draw"), "T1"] == "35.0 ± 7.1"
+    assert means.loc[(0.5, "[1, 2]", "draw"), "loss"] == "0.123"
+    written = pd.read_csv(default.folder.parent / "summary.csv", keep_default_na=False)
+    assert list(written["run"]) == list(table["run"])
+
+
+def test_a_record_that_is_none_is_reported_and_the_exit_code_is_1(toy, capsys):
+    _, runs = prepare(toy, {"seed": [0, 1]})
+    done_run(runs[0])
+    done_run(runs[1], metrics={})
+    assert main([str(toy), "--seeds", "0-1"]) == 1
+    said = capsys.readouterr()
+    assert "2 runs (2 done)" in said.out
+    assert re.search(rf"unusable record of {runs[1].name}: .*toy-draw-1.json: metrics: found", said.err)
+
+
+def test_runs_without_records_make_a_table_of_states(toy, capsys):
+    _, (run,) = prepare(toy, {"seed": [0]})
+    write_status(run, state="done")
+    (run.folder / "notebook.ipynb").touch()
+    assert main([str(toy), "--seeds", "0"]) == 0
+    assert "no records: the runs wrote none into results_dir" in capsys.readouterr().out
 
 
 def test_one_sweep_at_a_time_in_a_folder(toy):

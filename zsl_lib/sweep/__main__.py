@@ -121,18 +121,26 @@ def _sweep(notebook: Notebook, runs: Sequence[Run], options: argparse.Namespace)
             bar.write(f"{status.state:<6} {status.name} ({status.seconds:.1f} s) {status.error}".rstrip())
             if status.state == "failed":
                 failed.append(status)
+    try:
+        unusable = _print_table(notebook, folder)
+    finally:  # also if a full disk takes no table
+        if failed:
+            _report(failed, len(runs), folder, options)
+    return 1 if failed or unusable else 0
+
+
+def _print_table(notebook: Notebook, folder: Path) -> int:
+    """Means to the screen, all to ``summary.csv``; the number of records that cannot be used."""
     from zsl_lib.sweep.summary import gather, mean_table  # here, because torch and pandas take seconds
 
     table = gather(folder, notebook)
     means = mean_table(table, notebook)
     print(means.to_string() if len(means) else "no records: the runs wrote none into results_dir")
-    print(f"written: {_short(folder / 'summary.csv')}, {len(table)} rows")
-    broken = table[(table["state"] == "done") & (table["error"] != "")]
-    for _, row in broken.iterrows():
+    print(f"written: {_short(folder / 'summary.csv')}, {len(table)} rows", flush=True)
+    unusable = table[(table["state"] == "done") & (table["error"] != "")]
+    for _, row in unusable.iterrows():
         print(f"unusable record of {row['run']}: {row['error']}", file=sys.stderr)
-    if failed:
-        _report(failed, len(runs), folder, options)
-    return 1 if failed or len(broken) else 0
+    return len(unusable)
 
 
 def _report(failed: Sequence[Status], total: int, folder: Path, options: argparse.Namespace) -> None:

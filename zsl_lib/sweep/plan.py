@@ -195,7 +195,9 @@ def check(notebook: Notebook, grid: Mapping[str, Sequence[Any]]) -> None:
     for name, values in grid.items():
         if name in OWN:
             hint = "--checkpoint" if name == "checkpoint" else "see --out"
-            raise DataError(f"--set {name}", found="it", expected="nothing: each run has its own", hint=hint)
+            raise DataError(
+                f"--set {name}", found="a value", expected="none: each run has its own", hint=hint
+            )
         if not values:
             raise DataError(f"--set {name}", found="no value", expected="one or more")
         expected, default = _kind(notebook.defaults[name]), notebook.defaults[name]

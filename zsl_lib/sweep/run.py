@@ -219,7 +219,7 @@ def describe(error: Exception, run: Run) -> str:
         return f"{cell}: the kernel died (it was killed, for memory perhaps, or ended itself)"
     if name == "CellTimeoutError":
         return f"{cell}: no end within {run.timeout:g} s"
-    return _line(str(error) if isinstance(error, OSError | DataError) else f"{name}: {error}")
+    return _line(str(error) if isinstance(error, OSError | DataError) and str(error) else f"{name}: {error}")
 
 
 def _cells_begun(path: Path) -> int:
