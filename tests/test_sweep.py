@@ -584,7 +584,7 @@ VALUE = 100 * 0.5 * random.Random(4).random()
 
 def test_no_kernel_is_left(faulty):
     folder, _ = faulty
-    wait_for(lambda: not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(folder)])
+    wait_for(lambda: not kernels_in(folder))
 
 
 def test_the_table_has_every_run(faulty):
@@ -615,6 +615,34 @@ def test_the_command_of_a_failed_run_runs_it_again_and_no_other(faulty):
     assert re.search(rf"none +draw +{VALUE:.1f} +1\n.*raise +draw +{VALUE:.1f} +1\n", done.stdout)
     table = pd.read_csv(folder / "_build/sweep/toy/summary.csv")
     assert sorted(table["state"]) == ["done", "done", "failed", "failed", "failed"]
+
+
+def kernels_in(folder: Path) -> list[psutil.Process]:
+    found = [p for p in psutil.process_iter(["cwd", "cmdline"]) if p.info["cwd"] == str(folder)]
+    return [p for p in found if "ipykernel_launcher" in p.info["cmdline"]]
+
+
+def test_a_killed_sweep_takes_its_workers_along_and_goes_on(toy, tmp_path):
+    words = ["--set", "fault=wait", "--jobs", "1"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "zsl_lib.sweep", str(toy), *words], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    wait_for(lambda: list(tmp_path.glob("started-wait-*")))
+    assert len(kernels_in(tmp_path)) == 1
+    running.kill()
+    running.wait()
+    (started,) = tmp_path.glob("started-wait-*")
+    wait_for(lambda: not psutil.pid_exists(int(started.name.rsplit("-")[-1])))
+    wait_for(lambda: not kernels_in(tmp_path))
+    (run,) = prepare(toy, {"fault": ["wait"]})[1]
+    assert state_of(run) == "interrupted"
+    assert not (run.folder / "notebook.ipynb").exists()
+    Path("go").touch()
+    done = command(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert "1 run (1 interrupted)" in done.stdout
+    assert state_of(run) == "done"
+    assert [p.name for p in run.folder.iterdir() if p.name.startswith(("running", ".", "failed"))] == []
 
 
 # --- a cluster -----------------------------------------------------------------------------------------

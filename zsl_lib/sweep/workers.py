@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +17,7 @@ from zsl_lib.sweep.plan import Run, optional
 from zsl_lib.sweep.run import ATTEMPTS, Status, execute, killed, lost, read_status
 
 PATIENCE = 30  # seconds to wait for the scheduler, and for a first worker
+WATCH = "zsl_lib.sweep"  # name of a thread
 GIVEN = 3  # times that a run is given to a cluster that gives it up
 
 
@@ -49,7 +53,23 @@ def _pool(runs: Sequence[Run], jobs: int) -> Iterator[Status]:
     # Never one worker: joblib would do the work in this process, and a run could take it down. What is
     # dispatched limits the runs at a time instead.
     parallel = Parallel(max(jobs, 2), pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
-    yield from parallel(delayed(execute)(run) for run in runs)
+    yield from parallel(delayed(_execute_for)(os.getpid(), run) for run in runs)
+
+
+def _execute_for(parent: int, run: Run) -> Status:
+    """:func:`execute` in a process that ends with ``parent``, and its kernel with it.
+
+    Else the runs of a sweep that was killed would go on beside those of the next one.
+    """
+    if all(thread.name != WATCH for thread in threading.enumerate()):
+        threading.Thread(target=_end_with, args=[parent], name=WATCH, daemon=True).start()
+    return execute(run)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _starts(run: Run) -> int:
