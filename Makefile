@@ -54,7 +54,7 @@ help: ## list the commands
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,book,test
+EXTRAS := images,formats,sweep,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi

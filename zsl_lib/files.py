@@ -10,7 +10,10 @@ from typing import Any, BinaryIO
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, then move it there: never a half-written file."""
+    """Call ``write`` on a temporary file beside ``path``, then move it there: never a half-written file.
+
+    Raises whatever ``write`` raises; an OSError without a file name, as a full disk gives, gets ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -18,8 +21,10 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
