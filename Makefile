@@ -45,7 +45,7 @@ help: ## list the commands
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,book,test
+EXTRAS := images,formats,scale,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
@@ -151,6 +151,7 @@ bench: $(SETUP) ## measure speed and memory; the records go to results/ (about a
 	$(PY) benchmarks/compatibility_speed.py
 	$(PY) benchmarks/relation_speed.py
 	$(PY) benchmarks/adversarial_speed.py
+	$(PY) benchmarks/scale.py
 
 clean: ## remove what was built (the environment stays)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -180,6 +180,80 @@ def test_the_relation_network_has_records_of_both_forms(relation_speed, tmp_path
     assert 10 < float(capsys.readouterr().out) < 1e5
 
 
+@pytest.fixture
+def scale_speed(monkeypatch):
+    """The benchmark on small numbers, in this process."""
+    import scale as speed
+
+    monkeypatch.setattr(speed, "SIZE", {"semantic_dim": 9, "latent_dim": 3, "feature_dim": 16, "hidden": 8})
+    monkeypatch.setattr(speed, "SETTING", {"samples": 4, "k": 3, "queries": 20, "block": 32})
+    monkeypatch.setattr(speed, "EXAMPLES", (50,))
+    monkeypatch.setattr(speed, "KINDS", 10)
+    monkeypatch.setattr(speed, "BLOCK", 16)
+    monkeypatch.setattr(speed, "CLASSES", (30, 60))
+    monkeypatch.setattr(speed, "HELD", 30)
+    monkeypatch.setattr(speed, "in_process", speed.measure)
+    return speed
+
+
+def test_many_classes_have_a_record_of_every_classifier(scale_speed, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    arguments = ["--parts", "classes", "--scratch", str(tmp_path), "--results-dir", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    scale_speed.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "results" / "speed_scale").iterdir()}
+    names = {f"classes_{c}-{m}-0" for c in (30, 60) for m in scale_speed.METHODS}
+    assert set(found) == names - {"classes_60-held-0"}
+    exact, held = (found[f"classes_30-{m}-0"]["metrics"] for m in ("exact", "held"))
+    assert exact["T1"] == held["T1"]
+    faiss = found["classes_60-faiss-0"]["metrics"]
+    assert 0 < faiss["recall_4"] <= faiss["recall_16"] <= faiss["recall_64"] <= 100
+    softmax = found["classes_60-softmax-0"]
+    assert softmax["metrics"]["fit_ms"] == pytest.approx(25 * softmax["metrics"]["step_ms"], abs=0.01)
+    assert softmax["parameters"]["classes"] == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["results"], "scratch files are removed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_examples_on_disk_have_a_record_of_every_pass(scale_speed, tmp_path, monkeypatch):
+    arguments = [
+        "--parts",
+        "examples",
+        "--scratch",
+        str(tmp_path),
+        "--results-dir",
+        str(tmp_path / "results"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    scale_speed.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "results" / "speed_scale").iterdir()}
+    assert set(found) == {f"examples_50-{name}-0" for name in scale_speed.PASSES}
+    assert all(one["metrics"]["peak_mb"] >= 0 < one["metrics"]["ms"] for one in found.values())
+    assert [p.name for p in tmp_path.iterdir()] == ["results"], "scratch files are removed"
+
+
+def test_examples_are_asked_for_only_where_they_fit(scale_speed, tmp_path, monkeypatch):
+    words = ["scale.py", "--parts", "examples", "--examples", str(10**13), "--scratch", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"GB free, expected 1344000 for 10,000,000,000,000 examples"):
+        scale_speed.main()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_the_anonymous_peak_counts_what_is_held_and_no_mapped_file(scale_speed, tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "x.npy", np.ones((64, 2**18), dtype=np.float32))  # 64 MB
+    with scale_speed.AnonymousPeak() as mapped:
+        np.load(tmp_path / "x.npy", mmap_mode="c").max()
+    before = scale_speed.anonymous_mb()
+    with scale_speed.AnonymousPeak() as held:
+        x = np.load(tmp_path / "x.npy")
+    assert len(x) == 64
+    assert held.mb - before > 60
+    assert mapped.mb - before < 20
+
+
 def test_each_work_is_compared_with_its_neighbours_in_time(monkeypatch):
     """A machine whose clock slows down by 1 with every call: ratios are those of the works all the same."""
     import clocks
