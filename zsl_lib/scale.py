@@ -183,8 +183,8 @@ class StreamedSoftmax(_Scored):
     """:class:`~zsl_lib.classify.SoftmaxClassifier` on batches of fresh features.
 
     Its parameters mean the same: an epoch is as many features as a pass of the stream has, each drawn on its
-    own. So no feature is seen twice, and a batch holds any classes: whole classes in turn would pull the
-    weights to one after the other. It keeps four times ``[C, D]``: weights, gradient and Adam's moments.
+    own. So no synthetic feature is seen twice, and a batch holds any classes: whole classes in turn would
+    pull the weights to one after the other. It keeps four times ``[C, D]``: weights, gradient and Adam's moments.
     """
 
     epochs: int = 25
