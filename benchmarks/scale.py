@@ -7,27 +7,27 @@ trained generator. Of the softmax some steps are measured; its time to fit is th
 Examples: time and peak of anonymous memory, which leaves the mapped file out, against the number of
 2,048-dimensional features in a .npy: to load them through ``zsl_lib.data.load``, for the range of
 ``trainval``, and to scale them into a second file. The files go into ``--scratch`` and are removed; a million
-examples take 8 GB, and 8 GB more while they are scaled. Needs Linux's /proc.
+examples take 8 GB, and 8 GB more while they are scaled.
 
-Each measurement is made in a process of its own.
+Each measurement is made in a process of its own. Memory is that in /proc, so this needs Linux.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from clocks import milliseconds, peak_mb, write
+from clocks import milliseconds, write
 from loops import random_data
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -59,6 +59,44 @@ EXAMPLES = (62_500, 250_000, 1_000_000)
 PASSES = ("load", "range", "scale")
 BLOCK = 4096  # examples that are generated at a time
 KINDS = 1000  # classes of the examples
+
+
+# --- memory --------------------------------------------------------------------------------------------
+
+WATCH = """
+import select, sys
+status, peak, stop = open(f"/proc/{sys.argv[1]}/status"), 0, False
+print("watching", flush=True)
+while not stop:
+    stop = select.select([sys.stdin], [], [], 0.001)[0]
+    status.seek(0)
+    peak = max(peak, int(status.read().split("RssAnon:")[1].split()[0]))
+print(peak)
+"""
+
+
+class AnonymousPeak:
+    """The most memory of its own, without mapped files, that this process holds inside ``with``, in MB.
+
+    The kernel keeps no such peak. Another process, whose turn does not depend on how busy this one is, looks
+    every millisecond.
+    """
+
+    def __enter__(self) -> AnonymousPeak:
+        words = [sys.executable, "-S", "-c", WATCH, str(os.getpid())]
+        pipe = subprocess.PIPE
+        self._watcher = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+        assert self._watcher.stdout is not None
+        self._watcher.stdout.readline()  # it is watching
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mb = int(self._watcher.communicate("stop\n")[0]) / 2**10
+
+
+def anonymous_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 2**10
 
 
 # --- classes -------------------------------------------------------------------------------------------
@@ -180,14 +218,15 @@ METHODS: dict[str, Callable[[Problem, Path], dict[str, float]]] = {
 
 def measure_classes(method: str, classes: int, scratch: Path) -> dict[str, float]:
     """Times, and the peak memory above what the problem takes; GPU memory where there is a GPU."""
-    problem = Problem(classes)
-    before = most_mb()
-    found = METHODS[method](problem, scratch / f"neighbours-{classes}.pt")
-    return found | {"peak_mb": most_mb() - before}
-
-
-def most_mb() -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mb()
+    problem, work, neighbours = Problem(classes), METHODS[method], scratch / f"neighbours-{classes}.pt"
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        return work(problem, neighbours) | {"peak_mb": (torch.cuda.max_memory_allocated() - before) / 2**20}
+    before_mb = anonymous_mb()
+    with AnonymousPeak() as peak:
+        found = work(problem, neighbours)
+    return found | {"peak_mb": peak.mb - before_mb}
 
 
 # --- examples on disk ----------------------------------------------------------------------------------
@@ -214,33 +253,6 @@ def make_examples(folder: Path, n: int) -> None:
     index = "".join(f'{key} = "{key}.npy"\n' for key in ("trainval", "test_seen", "test_unseen"))
     tables = f'[features]\nx = "features.npy"\n[semantics]\natt = "att.npy"\n[index]\n{index}'
     (folder / "dataset.toml").write_text(f'labels = "labels.npy"\n{tables}')
-
-
-class AnonymousPeak:
-    """The most memory of its own, without mapped files, that this process holds inside ``with``, in MB.
-
-    The kernel keeps no such peak, so it is looked at every 2 ms.
-    """
-
-    def __enter__(self) -> AnonymousPeak:
-        self.mb, self._stop = anonymous_mb(), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
-            self.mb = max(self.mb, anonymous_mb())
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.mb = max(self.mb, anonymous_mb())
-
-
-def anonymous_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 2**10
 
 
 def measure_examples(folder: Path) -> dict[str, float]:

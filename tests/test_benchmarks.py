@@ -196,6 +196,7 @@ def scale_speed(monkeypatch):
     return speed
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_many_classes_have_a_record_of_every_classifier(scale_speed, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     arguments = ["--parts", "classes", "--scratch", str(tmp_path), "--results-dir", str(tmp_path / "results")]

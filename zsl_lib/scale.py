@@ -184,7 +184,8 @@ class StreamedSoftmax(_Scored):
 
     Its parameters mean the same: an epoch is as many features as a pass of the stream has, each drawn on its
     own. So no synthetic feature is seen twice, and a batch holds any classes: whole classes in turn would
-    pull the weights to one after the other. It keeps four times ``[C, D]``: weights, gradient and Adam's moments.
+    pull the weights to one after the other. It keeps four times ``[C, D]``: weights, gradient and Adam's
+    moments.
     """
 
     epochs: int = 25
