@@ -278,6 +278,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--parts", nargs="+", choices=["classes", "examples"], default=["classes", "examples"]
     )
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
     parser.add_argument("--examples", nargs="+", type=int, default=EXAMPLES)
     parser.add_argument("--repeats", type=int, default=1, help="processes a measurement (default 1)")
@@ -310,7 +311,7 @@ def repeated(options: argparse.Namespace, what: str, n: int, scratch: Path) -> d
 def run_classes(options: argparse.Namespace, classes: int, scratch: Path) -> None:
     world = {"spread": SPREAD, "noise": NOISE, "kin": KIN, "own": OWN}
     setting = SIZE | SETTING | world | {"classes": classes}
-    for method in METHODS:
+    for method in options.methods:
         if method != "held" or classes <= HELD:
             found = repeated(options, method, classes, scratch)
             own = setting | ({"steps": STEPS} if method == "softmax" else {})

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsl_lib import scale
-from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn
+from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn, row_key
 from zsl_lib.data import ZSLDataset
 from zsl_lib.errors import DataError
 from zsl_lib.metrics import evaluate
@@ -106,6 +106,18 @@ def test_one_block_draws_what_the_recogniser_in_memory_draws(data):
     ((found, labels),) = stream(data, model=Random, seed=3)
     assert torch.equal(found[labels.argsort(stable=True)], x)
     assert torch.equal(labels.sort().values, y)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-30]), min_size=3, max_size=3), min_size=1
+    )
+)
+def test_rows_are_put_in_the_order_of_their_keys(rows):
+    semantics = torch.tensor(rows)
+    expected = sorted(range(len(rows)), key=lambda i: row_key(semantics[i]))
+    assert scale._by_key(semantics).tolist() == expected
 
 
 def test_every_pass_gives_the_same_features(data):

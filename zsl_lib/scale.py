@@ -67,13 +67,12 @@ class Stream:
         self.counts = torch.full((len(semantics),), samples)
         for i, index in real.items():
             self.counts[i] = len(index)
-        made = [i for i in range(len(semantics)) if i not in real]
-        made.sort(key=lambda i: row_key(semantics[i]))  # the candidates' order decides no sample
+        made = _by_key(semantics)  # the candidates' order decides no sample
         order = sorted(real)
-        self._made = torch.tensor(made, dtype=torch.int64)
+        self._made = made[~torch.isin(made, torch.tensor(order, dtype=torch.int64))]
         self._real = torch.cat([real[i] for i in order]) if order else self._made[:0]
         self._is_real = torch.ones(len(semantics), dtype=torch.bool).index_fill_(0, self._made, False)
-        self._order = torch.tensor(order + made)
+        self._order = torch.cat([torch.tensor(order, dtype=torch.int64), self._made])
         self._ends = self.counts[self._order].cumsum(0)
         self._starts = torch.empty_like(self._ends)
         self._starts[self._order] = self._ends - self.counts[self._order]
@@ -403,6 +402,12 @@ class StreamedRecogniser:
     def top(self, x: Tensor, semantics: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """The n best scores ``[N, n]`` and their rows of ``semantics``, without a score of every class."""
         return self.classifier(semantics).top(x, n)
+
+
+def _by_key(semantics: Tensor) -> Tensor:
+    """The rows' numbers in the order of their keys, without a key of every row in memory."""
+    rows = np.ascontiguousarray(semantics.float().numpy())
+    return torch.from_numpy(rows.view(f"S{rows.itemsize * rows.shape[1]}").ravel().argsort(kind="stable"))
 
 
 def _parts(index: Tensor, size: int) -> tuple[Tensor, ...]:
