@@ -4,7 +4,7 @@ Classes: time, peak memory and what is recognised against the number of classes,
 ``zsl_lib.scale`` and for the recogniser that holds all features. A network with random weights stands for a
 trained generator. Of the softmax some steps are measured; its time to fit is that of a step, times the steps.
 
-Examples: time and peak of anonymous memory, which leaves the mapped file out, against the number of
+Examples: time and peak memory, the mapped file left out, against the number of
 2,048-dimensional features in a .npy: to load them through ``zsl_lib.data.load``, for the range of
 ``trainval``, and to scale them into a second file. The files go into ``--scratch`` and are removed; a million
 examples take 8 GB, and 8 GB more while they are scaled.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -63,40 +62,15 @@ KINDS = 1000  # classes of the examples
 
 # --- memory --------------------------------------------------------------------------------------------
 
-WATCH = """
-import select, sys
-status, peak, stop = open(f"/proc/{sys.argv[1]}/status"), 0, False
-print("watching", flush=True)
-while not stop:
-    stop = select.select([sys.stdin], [], [], 0.001)[0]
-    status.seek(0)
-    peak = max(peak, int(status.read().split("RssAnon:")[1].split()[0]))
-print(peak)
-"""
+
+def kept_mb(key: str) -> float:
+    """A number of this process that the kernel keeps, such as VmHWM, the most memory it has held."""
+    return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0]) / 2**10
 
 
-class AnonymousPeak:
-    """The most memory of its own, without mapped files, that this process holds inside ``with``, in MB.
-
-    The kernel keeps no such peak. Another process, whose turn does not depend on how busy this one is, looks
-    every millisecond.
-    """
-
-    def __enter__(self) -> AnonymousPeak:
-        words = [sys.executable, "-S", "-c", WATCH, str(os.getpid())]
-        pipe = subprocess.PIPE
-        self._watcher = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
-        assert self._watcher.stdout is not None
-        self._watcher.stdout.readline()  # it is watching
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.mb = int(self._watcher.communicate("stop\n")[0]) / 2**10
-
-
-def anonymous_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 2**10
+def forget_peak() -> None:
+    """VmHWM begins anew."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 # --- classes -------------------------------------------------------------------------------------------
@@ -223,10 +197,10 @@ def measure_classes(method: str, classes: int, scratch: Path) -> dict[str, float
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         return work(problem, neighbours) | {"peak_mb": (torch.cuda.max_memory_allocated() - before) / 2**20}
-    before_mb = anonymous_mb()
-    with AnonymousPeak() as peak:
-        found = work(problem, neighbours)
-    return found | {"peak_mb": peak.mb - before_mb}
+    before_mb = kept_mb("VmRSS")
+    forget_peak()
+    found = work(problem, neighbours)
+    return found | {"peak_mb": kept_mb("VmHWM") - before_mb}
 
 
 # --- examples on disk ----------------------------------------------------------------------------------
@@ -256,17 +230,22 @@ def make_examples(folder: Path, n: int) -> None:
 
 
 def measure_examples(folder: Path) -> dict[str, float]:
-    """Time and peak of each pass, one after the other, above what the process held before the first."""
-    before, found, data = anonymous_mb(), {}, []
+    """Time of each step, and the peak until its end of all memory but the mapped files, above what there was.
+
+    Pages of a mapped file count as the process's memory while nobody else needs them, so what counts here is
+    the address space, VmPeak, less the files.
+    """
+    before, files, data, found = kept_mb("VmSize"), ["features.npy"], [], {}
     works: dict[str, Callable[[], Any]] = {
         "load": lambda: data.append(load(folder.name, folder.parent)),
         "range": lambda: data[0].observed_range(),
-        "scale": lambda: data[0].scaled(folder / "scaled.npy"),
+        "scale": lambda: data.append(data[0].scaled(folder / "scaled.npy")),
     }
     for name, work in works.items():
-        with AnonymousPeak() as peak:
-            found[f"{name}_ms"] = milliseconds(work)
-        found[f"{name}_mb"] = peak.mb - before
+        found[f"{name}_ms"] = milliseconds(work)
+        files += ["scaled.npy"] if name == "scale" else []
+        mapped = sum((folder / file).stat().st_size for file in files) / 2**20
+        found[f"{name}_mb"] = kept_mb("VmPeak") - before - mapped
     return found
 
 
