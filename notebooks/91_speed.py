@@ -283,7 +283,7 @@ print(f"FAISS is asked in {exact['ask_ms'] / index['ask_ms']:.1f} times less tim
 # ## Features on disk
 #
 # **Does a data set have to fit into memory?** A folder with features in `.npy` and a `dataset.toml` is read by `load`, which looks at every entry once; `observed_range()` finds the least and the largest value of `trainval`, and
-# `scaled(file)` writes scaled features into a second file. *MB* is the peak of the process's own memory, which leaves mapped files out: the system takes their pages back when it needs the room.
+# `scaled(file)` writes scaled features into a second file. The three steps come one after the other. *MB* is the most memory until the end of a step, mapped files left out: the system takes their pages back when it needs the room. *Bytes an example* is the slope of a straight line through all sizes.
 
 # %% tags=["hide-input"]
 STEPS = {"load": "load", "range": "observed_range", "scale": "scaled, to a file"}
