@@ -54,7 +54,7 @@ help: ## list the commands
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,sweep,book,test
+EXTRAS := images,formats,sweep,scale,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
@@ -177,6 +177,7 @@ bench: $(SETUP) ## measure speed and memory; the records go to results/ (about a
 	$(PY) benchmarks/compatibility_speed.py
 	$(PY) benchmarks/relation_speed.py
 	$(PY) benchmarks/adversarial_speed.py
+	$(PY) benchmarks/scale.py
 
 # What students handed in was not built.
 HANDED_IN := $(if $(wildcard _build/assignments/submitted/*),_build/assignments)
