@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ci"))
@@ -116,6 +117,13 @@ def test_what_nbgrader_says_is_passed_on(course: Path, monkeypatch: pytest.Monke
     assignment.COURSE.mkdir(parents=True)
     with pytest.raises(SystemExit, match=r"(?s)source.*nbgrader generate_assignment a: ended with 1"):
         assignment.call(NBGRADER, "generate_assignment", "a")
+
+
+def test_the_environment_of_nbgrader_is_pinned() -> None:
+    lines = (ROOT / ".ci/nbgrader.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert "nbgrader" in {pin.name for pin in pins}
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
 
 
 def test_each_part_makes_a_valid_source(monkeypatch: pytest.MonkeyPatch) -> None:
