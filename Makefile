@@ -38,7 +38,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site pdf slides lab refresh constraints gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,9 @@ check-site: $(SETUP) $(SITE_SETUP) ## check the built site, in a browser too (OP
 
 pdf: book $(SITE_SETUP) ## the whole book as _build/book.pdf, printed by Chromium
 	@$(PY) .ci/pdf.py
+
+slides: book $(SITE_SETUP) ## slides of the notebooks' pages, in _build/html/slides
+	@$(PY) .ci/slides.py $(OPTIONS)
 
 # --- notebooks ----------------------------------------------------------------------------------------
 

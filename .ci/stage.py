@@ -24,6 +24,7 @@ INCLUDED = (f"{HANGUL}/README.md", f"{HANGUL}/fonts.csv")  # by book/hangul.md
 FOLDERS = ("book", "_static")
 SPECIAL = re.compile(r"([\\`*_\[\]<>|$])")
 ESCAPED = r"\\\1"
+SLIDES = '<span class="slides"></span>'  # `make slides` puts a link there
 
 
 def main() -> int:
@@ -84,7 +85,8 @@ def run_box(source: Path, executed: Path, taken: dict[str, Any]) -> str:
             "```",
             "",
             "from the root of the repository, once it is [set up](../book/setup.md). Time and memory are of"
-            f" this build. Each parameter is changed by a `-p name value` of its own. Files: {files}.",
+            f" this build. Each parameter is changed by a `-p name value` of its own. Files: {files}."
+            f" {SLIDES}",
             "",
             "| parameter | default | what it is |",
             "| --- | --- | --- |",

