@@ -45,7 +45,7 @@ help: ## list the commands
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,book,test
+EXTRAS := images,formats,notebooks,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
@@ -91,12 +91,13 @@ $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
 # so a second build after a failed one would pass.
-_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py $(SETUP)
+_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py .ci/launch.py .ci/launch_cell.py $(SETUP)
 	@rm -rf _build/html _build/.doctrees
 	@$(PY) .ci/stage.py
 	@echo "Building the site ..."
 	@$(BIN)/jupyter-book build _build/book --path-output . -W -n --keep-going -q
 	@test -f $@ || { echo "make: $@ not found; jupyter-book ended well but made no book" >&2; exit 1; }
+	@if test -d _build/launch; then cp -R _build/launch _build/html/launch; fi
 
 # --- checks -------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def test_citation_has_what_readers_and_tools_need() -> None:
         assert {"type", "title", "authors"} <= set(reference)
 
 
-@pytest.mark.parametrize("name", ["ci", "gpu"])
+@pytest.mark.parametrize("name", ["ci", "gpu", "pages"])
 def test_workflows_are_valid(name: str) -> None:
     workflow = load_yaml(f".github/workflows/{name}.yml")
     assert workflow[True]  # YAML 1.1 reads the key `on` as true
