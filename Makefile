@@ -31,6 +31,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 PAIRS := $(SOURCES:.py=.ipynb)
 RUNS := $(SOURCES:notebooks/%.py=_build/notebooks/%.ipynb)
+CLASS_RUNS := $(SOURCES:notebooks/%.py=class-%)
 GPU_RUNS := $(SOURCES:notebooks/%.py=gpu-%)
 # What a notebook's run depends on. Folders count too, where a removed file must be noticed.
 LIBRARY := $(shell find zsl_lib -type f ! -name '*.pyc' ! -name '.*' 2>/dev/null)
@@ -38,7 +39,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf slides lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site pdf slides lab refresh constraints class gpu bench clean $(CLASS_RUNS) $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +143,11 @@ lab: $(SETUP) ## open JupyterLab; a notebook and its .py are kept in step
 
 refresh: $(SETUP) ## execute and clean the committed pairs (ONLY=notebooks/05_x.py for one)
 	@$(PY) .ci/notebooks.py refresh $(or $(ONLY),$(SOURCES))
+
+class: $(CLASS_RUNS) ## run every notebook with notebooks/params/class.yaml into _build/class, with its time
+
+$(CLASS_RUNS): class-%: notebooks/%.py $(SETUP)
+	@$(PY) .ci/notebooks.py run $< _build/class/$*.ipynb --parameters notebooks/params/class.yaml
 
 gpu: $(GPU_RUNS) ## run every notebook with notebooks/params/paper.yaml into _build/gpu (needs a GPU)
 

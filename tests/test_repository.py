@@ -96,6 +96,14 @@ def test_citation_has_what_readers_and_tools_need() -> None:
     assert citation["authors"]
     for reference in citation["references"]:
         assert {"type", "title", "authors"} <= set(reference)
+    page = (ROOT / "book/intro.md").read_text(encoding="utf-8")
+    for field, value in (
+        ("title", citation["title"]),
+        ("author", f"{{{citation['authors'][0]['name']}}}"),
+        ("year", citation["date-released"].year),
+        ("note", f"Version {citation['version']}"),
+    ):
+        assert f"  {field} = {{{value}}}" in page
 
 
 @pytest.mark.parametrize("name", ["ci", "gpu", "pages"])
