@@ -40,6 +40,7 @@ export ZSL_NBGRADER := $(abspath $(NBGRADER))
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 PAIRS := $(SOURCES:.py=.ipynb)
 RUNS := $(SOURCES:notebooks/%.py=_build/notebooks/%.ipynb)
+CLASS_RUNS := $(SOURCES:notebooks/%.py=class-%)
 GPU_RUNS := $(SOURCES:notebooks/%.py=gpu-%)
 # What a notebook's run depends on. Folders count too, where a removed file must be noticed.
 LIBRARY := $(shell find zsl_lib -type f ! -name '*.pyc' ! -name '.*' 2>/dev/null)
@@ -47,14 +48,15 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints assignment grade gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site pdf slides lab refresh constraints \
+	assignment grade class gpu bench clean $(CLASS_RUNS) $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,sweep,scale,book,test
+EXTRAS := images,formats,sweep,scale,notebooks,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
@@ -111,12 +113,13 @@ $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
 # so a second build after a failed one would pass.
-_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py .ci/exercises.py $(SETUP)
+_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py .ci/exercises.py .ci/launch.py .ci/launch_cell.py $(SETUP)
 	@rm -rf _build/html _build/.doctrees
 	@$(PY) .ci/stage.py
 	@echo "Building the site ..."
 	@$(BIN)/jupyter-book build _build/book --path-output . -W -n --keep-going -q
 	@test -f $@ || { echo "make: $@ not found; jupyter-book ended well but made no book" >&2; exit 1; }
+	@if test -d _build/launch; then cp -R _build/launch _build/html/launch; fi
 
 # --- checks -------------------------------------------------------------------------------------------
 
@@ -151,6 +154,9 @@ check-site: $(SETUP) $(SITE_SETUP) ## check the built site, in a browser too (OP
 pdf: book $(SITE_SETUP) ## the whole book as _build/book.pdf, printed by Chromium
 	@$(PY) .ci/pdf.py
 
+slides: book $(SITE_SETUP) ## slides of the notebooks' pages, in _build/html/slides
+	@$(PY) .ci/slides.py $(OPTIONS)
+
 # --- notebooks ----------------------------------------------------------------------------------------
 
 lab: $(SETUP) ## open JupyterLab; a notebook and its .py are kept in step
@@ -164,6 +170,11 @@ assignment: $(SETUP) $(GRADER) ## assignments for nbgrader in _build/assignments
 
 grade: $(SETUP) $(GRADER) ## grade _build/assignments/submitted (PART=name; OPTIONS=--force to grade again)
 	@$(PY) .ci/assignment.py grade --nbgrader "$(NBGRADER)" $(PART) $(OPTIONS)
+
+class: $(CLASS_RUNS) ## run every notebook with notebooks/params/class.yaml into _build/class, with its time
+
+$(CLASS_RUNS): class-%: notebooks/%.py $(SETUP)
+	@$(PY) .ci/notebooks.py run $< _build/class/$*.ipynb --parameters notebooks/params/class.yaml
 
 gpu: $(GPU_RUNS) ## run every notebook with notebooks/params/paper.yaml into _build/gpu (needs a GPU)
 

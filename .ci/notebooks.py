@@ -91,7 +91,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> Notebook:
-    """Run the notebook with papermill in a fresh kernel; exit 1, naming file and cell, if it raises."""
+    """Run the notebook with papermill in a fresh kernel; exit 1, naming file and cell, if it raises.
+
+    Of the parameters, which may be a file's for many notebooks, it takes those that it has.
+    """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -101,6 +104,8 @@ def execute(source: Path, parameters: dict[str, Any]) -> Notebook:
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata["kernelspec"] = KERNEL
     nbformat.write(notebook, fresh)
+    own = papermill.inspect_notebook(str(fresh)) if parameters else {}
+    parameters = {name: value for name, value in parameters.items() if name in own}
     try:
         papermill.execute_notebook(
             fresh, done, parameters, kernel_name="python3", progress_bar=False, cwd=source.parent
@@ -125,7 +130,6 @@ def make(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     clean(notebook)
     nbformat.validate(notebook)
     write_text(target, nbformat.writes(notebook) + "\n")
-    print(f"{target}: executed from {source}", flush=True)
 
 
 def run(source: Path, target: Path, parameters: dict[str, Any]) -> None:
@@ -140,6 +144,7 @@ def run(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in SAID},
     }
     write_text(target.with_suffix(".json"), json.dumps(taken, indent=1) + "\n")
+    print(f"{target}: executed from {source} in {taken['seconds']:.0f} s", flush=True)
 
 
 def refresh(source: Path) -> None:
@@ -149,6 +154,7 @@ def refresh(source: Path) -> None:
     text = as_percent(nbformat.read(target, as_version=4))
     if text != source.read_text(encoding="utf-8"):
         write_text(source, text)
+    print(f"{target}: executed from {source}", flush=True)
 
 
 def pair_problems(path: Path, notebook: Notebook) -> list[str]:

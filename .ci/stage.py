@@ -4,8 +4,9 @@
 
 Run from the root of the repository, after the notebooks were executed into _build/notebooks. Each page of a
 notebook gets a box that says how to run it: papermill's line, what the run took in this build, a table of
-the notebook's own parameters, and both files of the pair. Each coding exercise gets its stub and its check.
-The status page gets a row a notebook.
+the notebook's own parameters, and both files of the pair; with the repository's address in _config.yml,
+links to Colab and Binder too (`launch.py`). Each coding exercise gets its stub and its check. The status
+page gets a row a notebook.
 """
 
 import json
@@ -17,7 +18,9 @@ from typing import Any
 
 import nbformat
 import papermill
+import yaml
 from exercises import with_stubs
+from launch import Address, address, buttons, copy_for_colab
 
 BUILD = Path("_build")
 HANGUL = "zsl_lib/data/hangul"
@@ -26,6 +29,7 @@ INCLUDED = (f"{HANGUL}/README.md", f"{HANGUL}/fonts.csv")  # by book/hangul.md
 FOLDERS = ("book", "_static")
 SPECIAL = re.compile(r"([\\`*_\[\]<>|$])")
 ESCAPED = r"\\\1"
+SLIDES = '<span class="slides"></span>'  # `make slides` puts a link there
 
 
 def main() -> int:
@@ -44,6 +48,8 @@ def main() -> int:
         if Path(name).is_dir():
             ignore = shutil.ignore_patterns(".*", "__pycache__")
             shutil.copytree(name, stage / name, ignore=ignore)
+    at = address(yaml.safe_load(Path("_config.yml").read_text(encoding="utf-8")))
+    shutil.rmtree(BUILD / "launch", ignore_errors=True)
     runs = {}
     for source in sorted(Path("notebooks").glob("[0-9]*.py")):
         executed = BUILD / "notebooks" / f"{source.stem}.ipynb"
@@ -51,18 +57,20 @@ def main() -> int:
             if not made.exists():
                 sys.exit(f"{made}: not found; expected the executed run of {source}, and what it took")
         runs[source.stem] = json.loads(executed.with_suffix(".json").read_text(encoding="utf-8"))
-        write_page(source, executed, runs[source.stem], stage)
+        write_page(source, executed, runs[source.stem], stage, at)
+        if at is not None:
+            copy_for_colab(source.with_suffix(".ipynb"), at, BUILD / "launch" / executed.name)
     write_status(runs, stage)
     return 0
 
 
-def write_page(source: Path, executed: Path, taken: dict[str, Any], stage: Path) -> None:
+def write_page(source: Path, executed: Path, taken: dict[str, Any], stage: Path, at: Address | None) -> None:
     """The executed notebook with the box before its parameters and stubs in exercises, and the downloads."""
     notebook = nbformat.read(executed, as_version=4)
     with_stubs(notebook, source)
     places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
     if places:
-        box = nbformat.v4.new_markdown_cell(run_box(source, executed, taken), id="run-this-page")
+        box = nbformat.v4.new_markdown_cell(run_box(source, executed, taken, at), id="run-this-page")
         notebook.cells.insert(places[0], box)
     nbformat.write(notebook, stage / "notebooks" / executed.name)
     pair = stage / "downloads"
@@ -71,7 +79,7 @@ def write_page(source: Path, executed: Path, taken: dict[str, Any], stage: Path)
         shutil.copy2(path, pair / path.name)
 
 
-def run_box(source: Path, executed: Path, taken: dict[str, Any]) -> str:
+def run_box(source: Path, executed: Path, taken: dict[str, Any], at: Address | None) -> str:
     """How to run a page, in MyST."""
     found = papermill.inspect_notebook(str(executed)).values()
     names = [p["name"] for p in found]
@@ -82,12 +90,14 @@ def run_box(source: Path, executed: Path, taken: dict[str, Any]) -> str:
     return "\n".join(
         [
             f":::{{dropdown}} Run this page: {taken['seconds']:.0f} s, {taken['memory_mb']} MB, {device}",
+            *buttons(at, executed.name),
             "```bash",
             f"papermill notebooks/{executed.name} out.ipynb{changed}",
             "```",
             "",
             "from the root of the repository, once it is [set up](../book/setup.md). Time and memory are of"
-            f" this build. Each parameter is changed by a `-p name value` of its own. Files: {files}.",
+            f" this build. Each parameter is changed by a `-p name value` of its own. Files: {files}."
+            f" {SLIDES}",
             "",
             "| parameter | default | what it is |",
             "| --- | --- | --- |",

@@ -197,6 +197,28 @@ def test_a_page_says_how_it_is_run_and_what_that_took(green: Path) -> None:
     assert taken["finished"] in status
 
 
+def test_make_class_runs_with_the_parameters_that_a_notebook_has(green: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(green, tree)
+    (tree / "notebooks/params").mkdir()
+    (tree / "notebooks/params/class.yaml").write_text("n: 4\nof_another: 1\n", encoding="utf-8")
+    result = call(tree, "make", "class")
+    assert result.returncode == 0, result.stdout
+    target = "_build/class/01_tiny.ipynb"
+    assert re.search(rf"^{target}: executed from {SOURCE} in \d+ s$", result.stdout, re.MULTILINE)
+    assert "unknown parameter" not in result.stdout
+    assert '"6\\n"' in (tree / target).read_text(encoding="utf-8")
+
+
+def test_make_slides_shows_the_page(green: Path) -> None:
+    deck = (green / "_build/html/slides/01_tiny.html").read_text(encoding="utf-8")
+    for words in ("<h2>Summary</h2>", "Numbers have sums.", "print", "Goals"):
+        assert words in deck
+    assert "Run this page" not in deck
+    page = (green / "_build/html/notebooks/01_tiny.html").read_text(encoding="utf-8")
+    assert '<a href="../slides/01_tiny.html">' in page
+
+
 def test_nothing_runs_again_when_nothing_changed(green: Path) -> None:
     again = call(green, "make", "book")
     assert again.returncode == 0, again.stdout

