@@ -14,10 +14,14 @@ INSTALL ?= yes
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.zsl-book-installed
+# nbgrader does not fit beside the book's versions, and has an environment of its own.
+NBGRADER ?= $(VENV)/nbgrader
+GRADER := $(NBGRADER)/.zsl-book-installed
 ifeq ($(INSTALL),no)
 SETUP :=
 else
 SETUP := $(STAMP)
+UNIT_SETUP = $(GRADER)
 SITE_SETUP := $(VENV)/.zsl-book-site-installed
 endif
 
@@ -27,6 +31,11 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # Threads that wait must not spin: beside any other program, small networks become twenty times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
+# glibc hands large blocks back at once and takes them anew at each step: with photographs, a quarter of the time.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+# For the test that grades.
+export ZSL_NBGRADER := $(abspath $(NBGRADER))
 
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 PAIRS := $(SOURCES:.py=.ipynb)
@@ -38,14 +47,14 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints assignment grade gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environment --------------------------------------------------------------------------------------
 
-EXTRAS := images,formats,sweep,book,test
+EXTRAS := images,formats,sweep,scale,book,test
 pip_install = if command -v uv >/dev/null; then \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --python "$(PY)" -c constraints.txt -e '.[$(1)]'; \
 	else "$(PY)" -m pip install --quiet -c constraints.txt -e '.[$(1)]'; fi
@@ -74,6 +83,17 @@ $(VENV)/.zsl-book-site-installed: $(STAMP)
 	  ($(call pip_install,site)) && touch $@ || true; \
 	fi
 
+$(GRADER): .ci/nbgrader.txt | $(SETUP)
+	@echo "Setting up $(NBGRADER): about a minute the first time ..."
+	@set -e; if command -v uv >/dev/null; then \
+	  test -x "$(NBGRADER)/bin/python" || uv venv --quiet --python "$(PY)" "$(NBGRADER)"; \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install --quiet --python "$(NBGRADER)/bin/python" -c $< nbgrader; \
+	else \
+	  test -x "$(NBGRADER)/bin/python" || "$(PY)" -m venv "$(NBGRADER)"; \
+	  "$(NBGRADER)/bin/python" -m pip install --quiet -c $< nbgrader; \
+	fi
+	@touch $@
+
 constraints: ## remake constraints.txt (needs uv; UPGRADE=1 for newer versions)
 	@$(PYTHON) .ci/constraints.py $(if $(UPGRADE),--upgrade)
 
@@ -91,7 +111,7 @@ $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
 # so a second build after a failed one would pass.
-_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py $(SETUP)
+_build/html/index.html: $(RUNS) $(PAGES) $(wildcard zsl_lib/data/hangul/*.md zsl_lib/data/hangul/*.csv) _config.yml _toc.yml references.bib CHANGELOG.md CONTRIBUTING.md .ci/stage.py .ci/exercises.py $(SETUP)
 	@rm -rf _build/html _build/.doctrees
 	@$(PY) .ci/stage.py
 	@echo "Building the site ..."
@@ -113,7 +133,7 @@ lint: $(SETUP)
 pairs: $(SETUP)
 	@$(PY) .ci/notebooks.py check
 
-unit: $(SETUP) ## unit tests
+unit: $(SETUP) $(UNIT_SETUP) ## unit tests
 	$(PY) -m pytest
 
 nbval: $(SETUP) ## run the committed notebooks and compare the outputs marked for it
@@ -139,6 +159,12 @@ lab: $(SETUP) ## open JupyterLab; a notebook and its .py are kept in step
 refresh: $(SETUP) ## execute and clean the committed pairs (ONLY=notebooks/05_x.py for one)
 	@$(PY) .ci/notebooks.py refresh $(or $(ONLY),$(SOURCES))
 
+assignment: $(SETUP) $(GRADER) ## assignments for nbgrader in _build/assignments/release (PART=name for one)
+	@$(PY) .ci/assignment.py make --nbgrader "$(NBGRADER)" $(PART)
+
+grade: $(SETUP) $(GRADER) ## grade _build/assignments/submitted (PART=name; OPTIONS=--force to grade again)
+	@$(PY) .ci/assignment.py grade --nbgrader "$(NBGRADER)" $(PART) $(OPTIONS)
+
 gpu: $(GPU_RUNS) ## run every notebook with notebooks/params/paper.yaml into _build/gpu (needs a GPU)
 
 $(GPU_RUNS): gpu-%: notebooks/%.py $(SETUP)
@@ -151,7 +177,10 @@ bench: $(SETUP) ## measure speed and memory; the records go to results/ (about a
 	$(PY) benchmarks/compatibility_speed.py
 	$(PY) benchmarks/relation_speed.py
 	$(PY) benchmarks/adversarial_speed.py
+	$(PY) benchmarks/scale.py
 
-clean: ## remove what was built (the environment stays)
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+# What students handed in was not built.
+HANDED_IN := $(if $(wildcard _build/assignments/submitted/*),_build/assignments)
+clean: ## remove what was built (the environment and submissions stay)
+	rm -rf $(filter-out $(HANDED_IN),$(wildcard _build/* _build/.[a-z]*)) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -4,7 +4,8 @@
 
 Run from the root of the repository, after the notebooks were executed into _build/notebooks. Each page of a
 notebook gets a box that says how to run it: papermill's line, what the run took in this build, a table of
-the notebook's own parameters, and both files of the pair. The status page gets a row a notebook.
+the notebook's own parameters, and both files of the pair. Each coding exercise gets its stub and its check.
+The status page gets a row a notebook.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from exercises import with_stubs
 
 BUILD = Path("_build")
 HANGUL = "zsl_lib/data/hangul"
@@ -55,8 +57,9 @@ def main() -> int:
 
 
 def write_page(source: Path, executed: Path, taken: dict[str, Any], stage: Path) -> None:
-    """The executed notebook with the box before its parameters, and the pair for downloads."""
+    """The executed notebook with the box before its parameters and stubs in exercises, and the downloads."""
     notebook = nbformat.read(executed, as_version=4)
+    with_stubs(notebook, source)
     places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
     if places:
         box = nbformat.v4.new_markdown_cell(run_box(source, executed, taken), id="run-this-page")

@@ -359,6 +359,62 @@ for kind in sorted(set(kinds)) if dataset == "hangul" else []:
 # never says an unseen class would look half good, and H gives it 0.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-zsp-metrics
+# ```
+# Write AU, AS and H yourself. With $\mathcal Y$ the classes of one side, unseen or seen, and $\hat y_i$ what was said among *all* classes,
+#
+# $$
+# A = \frac{1}{|\mathcal Y|}\sum_{c\in\mathcal Y}\frac{\#\{i : y_i = c,\ \hat y_i = c\}}{\#\{i : y_i = c\}},\qquad
+# H = \frac{2\,\mathrm{AU}\,\mathrm{AS}}{\mathrm{AU} + \mathrm{AS}},
+# $$
+#
+# as shares. Classes without an example do not count.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-zsp-metrics
+# :class: dropdown
+# ```
+# The mean over classes comes last: each class brings one number, however many examples it has.
+
+# %% tags=["exercise"]
+import torch
+
+
+def au_as_h(y, said, unseen):
+    """AU, AS and H of labels y [n] and predictions [n]; unseen: classes [u]."""
+    ### BEGIN SOLUTION
+    shares = {True: [], False: []}
+    for c in y.unique():
+        right = (said[y == c] == c).double().mean()
+        shares[bool((unseen == c).any())].append(right)
+    AU, AS = (torch.stack(shares[side]).mean() for side in (True, False))
+    return AU, AS, 2 * AU * AS / (AU + AS)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from scipy.stats import hmean
+from sklearn.metrics import recall_score
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+y = torch.randint(0, 8, (300,), generator=g) ** 2 // 7  # classes of unequal size
+said = torch.where(torch.rand(300, generator=g) < 0.6, y, y.flip(0))
+new = torch.tensor([1, 3, 7])
+old = y.unique()[~torch.isin(y.unique(), new)]
+AU, AS, H = au_as_h(y, said, new)
+recall = [recall_score(y, said, labels=part, average="macro") for part in (new, old)]
+compare("AU, by scikit-learn's recall", AU, recall[0])
+compare("AS, by scikit-learn's recall", AS, recall[1])
+compare("H, by SciPy's harmonic mean", H, hmean(recall))
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## The record of this run
 #
 # Every table of the book is made from files like the one written here.

@@ -725,6 +725,51 @@ print([f"{value:.2f}" for value in gain.tolist()])
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-gen-density
+# ```
+# Write $\log p_\theta(x, z\mid c)$ with its constant, in nats: $x\sim\mathcal N(g, \sigma^2 I_D)$ given $z$ and $c$, with $g = g_\theta(c, z)$ given, and
+# $z\sim\mathcal N(0, I_d)$. Write out both densities yourself.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-gen-density
+# :class: dropdown
+# ```
+# Each of the $D$ features brings $-\log\sigma\sqrt{2\pi}$, each of the $d$ latents $-\log\sqrt{2\pi}$.
+
+# %% tags=["exercise"]
+import math
+
+import torch
+
+
+def log_density(x, mean, z, sigma):
+    """log p(x, z | c) [n] in nats. x, mean: [n, D]; z: [n, d]."""
+    ### BEGIN SOLUTION
+    D, d = x.shape[1], z.shape[1]
+    log_x = -(x - mean).square().sum(1) / (2 * sigma**2) - D * math.log(sigma)
+    log_z = -z.square().sum(1) / 2
+    return log_x + log_z - (D + d) / 2 * math.log(2 * math.pi)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from scipy.stats import norm
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+x, mean = torch.rand(2, 4, 6, generator=g, dtype=torch.float64)
+z = torch.randn(4, 3, generator=g, dtype=torch.float64)
+for sd in (0.3, 1.7):
+    expected = norm.logpdf(x, mean, sd).sum(1) + norm.logpdf(z).sum(1)
+    compare(f"by SciPy, σ = {sd}", log_density(x, mean, z, sd), expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # - A generator samples by {eq}`eq-gen-model`, read from left to right. The density of the pair $(x, z)$ is a product of two normal densities, and its constant

@@ -801,6 +801,58 @@ print("ends where gradient ascent does, to 0.01 nats:", abs(curve[-1] - ends["po
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-mle-weights
+# ```
+# In the linear world $x = \mu + Wz + \varepsilon$, $z\sim\mathcal N(0, I_d)$, $\varepsilon\sim\mathcal N(0, \sigma^2 I_D)$, write the gradient of
+# $\log p(x)$ in $W$ as the posterior mean of the complete data's gradient,
+#
+# $$
+# \nabla_W\log p(x) = \mathbb E\bigl[\nabla_W\log p(x, z)\bigm| x\bigr] ,\qquad \nabla_W\log p(x, z) = \frac{(x - \mu - Wz)\,z^\top}{\sigma^2} .
+# $$
+#
+# Do not differentiate $\log p(x)$: the check does.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-mle-weights
+# :class: dropdown
+# ```
+# The posterior is $\mathcal N(m, \Sigma)$ with $\Sigma = (I + W^\top W/\sigma^2)^{-1}$ and $m = \Sigma W^\top(x-\mu)/\sigma^2$, so
+# $\mathbb E z = m$ and $\mathbb E zz^\top = \Sigma + mm^\top$. Leaving $\Sigma$ out is the gradient at the mode, which is another one.
+
+# %% tags=["exercise"]
+import torch
+
+
+def gradient_of_W(W, r, sigma):
+    """Gradient [D, d] of log p(x) in W, for the residual r = x - mu [D]."""
+    ### BEGIN SOLUTION
+    precision = torch.eye(W.shape[1], dtype=W.dtype) + W.T @ W / sigma**2
+    cov = torch.linalg.inv(precision)
+    m = cov @ W.T @ r / sigma**2
+    return (torch.outer(r, m) - W @ (cov + torch.outer(m, m))) / sigma**2
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from torch.distributions import MultivariateNormal
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+W = torch.randn(5, 2, generator=g, dtype=torch.float64, requires_grad=True)
+r = torch.randn(5, generator=g, dtype=torch.float64)
+for sd in (0.5, 2.0):
+    noise = sd**2 * torch.eye(5, dtype=torch.float64)
+    log_p = MultivariateNormal(torch.zeros(5).double(), W @ W.T + noise).log_prob(r)
+    (expected,) = torch.autograd.grad(log_p, W)
+    compare(f"by autograd, σ = {sd}", gradient_of_W(W.detach(), r, sd), expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # - Maximum likelihood minimises $\mathrm{KL}(q\,\Vert\,p_\theta)$, up to the error of a sample mean.

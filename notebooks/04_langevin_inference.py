@@ -1152,6 +1152,61 @@ print(
 # *more informed* directions behind.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-lang-step
+# ```
+# Write one step of Langevin dynamics for $n$ chains at once,
+#
+# $$
+# z_{\tau+1} = z_\tau + \frac{s^2}{2}\,\nabla_z\log p(x, z_\tau) + s\,u_\tau,
+# $$
+#
+# with the noise $u_\tau$ given. The gradient comes from automatic differentiation, and nothing is to be left on the result for a later
+# backward pass. For a normal density with precision $\lambda$ the step is known: $z\mapsto(1 - s^2\lambda/2)\,z + s\,u$.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-lang-step
+# :class: dropdown
+# ```
+# The sum over chains has each chain's own gradient in its row, since no chain enters another's log-density.
+
+# %% tags=["exercise"]
+import torch
+
+
+def langevin_step(log_prob, z, s, u):
+    """One step from z [n, d] with the noise u [n, d]. log_prob: z [n, d] -> [n]."""
+    ### BEGIN SOLUTION
+    z = z.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_prob(z).sum(), z)
+    return z.detach() + s**2 / 2 * gradient + s * u
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib.exercises import compare
+from zsl_lib.learn import langevin
+
+
+def two_humps(z):
+    return torch.logaddexp(-2 * (z + 1.5) ** 2, -((z - 1) ** 2) / 2).sum(1)
+
+
+lam = torch.tensor([1.5, 4.0, 16.0], dtype=torch.float64)
+z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+u = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+yours = langevin_step(lambda z: -(lam * z**2).sum(1) / 2, z, 0.3, u)
+compare("a normal density", yours, (1 - 0.3**2 * lam / 2) * z + 0.3 * u)
+yours = langevin_step(two_humps, z, 0.3, u)
+expected = langevin(two_humps, z, steps=1, step_size=0.3, generator=torch.Generator().manual_seed(1)).z
+compare("a density with two humps", yours, expected)
+compare("gradients left on the result", float(yours.requires_grad), 0)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # Eq. 6 is Euler's scheme for a diffusion that settles in the posterior. Its bias depends on $s^2\lambda$ alone and its speed on $l s^2\lambda$, with

@@ -657,6 +657,67 @@ for kind in (ABP, ColdABP):
 # are two random walks, which know nothing of $x$.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-abp-visit
+# ```
+# Write one visit of Algorithm 1 to a mini-batch, for any log-density: first $l$ inferential moves of its latents at fixed $\theta$,
+#
+# $$
+# z_i \leftarrow z_i + \frac{s^2}{2}\nabla_{z_i}\log p_\theta(x_i, z_i) + s\,u_i ,
+# $$
+#
+# with noise that is given, then one learning move at the new latents, $\theta\leftarrow\theta + \eta\,\nabla_\theta\,\frac1n\sum_i\log p_\theta(x_i, z_i)$.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-abp-visit
+# :class: dropdown
+# ```
+# The order matters: learning at the latents of before the visit is another algorithm. And $z$ takes the gradient of the sum, $\theta$ that of the mean.
+
+# %% tags=["exercise"]
+import torch
+
+
+def visit(log_p, theta, z, noise, s, eta):
+    """New latents [n, d] and weights. log_p(theta, z) -> [n]; noise [l, n, d]."""
+    ### BEGIN SOLUTION
+    for u in noise:
+        z = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(log_p(theta, z).sum(), z)
+        z = z.detach() + s**2 / 2 * slope + s * u
+    theta = theta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(log_p(theta, z).mean(), theta)
+    return z, theta.detach() + eta * slope
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+x = torch.randn(6, 4, generator=g, dtype=torch.float64)
+W = torch.randn(4, 2, generator=g, dtype=torch.float64)
+noise = torch.randn(3, 6, 2, generator=g, dtype=torch.float64)
+z = torch.zeros(6, 2, dtype=torch.float64)
+s, sd, eta = 0.3, 0.5, 0.01
+
+
+def linear_world(W, z):
+    return -(x - z @ W.T).square().sum(1) / (2 * sd**2) - z.square().sum(1) / 2
+
+
+new_z, new_W = visit(linear_world, W, z, noise, s, eta)
+for u in noise:  # the gradients of a linear generator, written out
+    z = z + s**2 / 2 * ((x - z @ W.T) @ W / sd**2 - z) + s * u
+compare("latents, a linear world", new_z, z)
+expected = W + eta * (x - z @ W.T).T @ z / (6 * sd**2)
+compare("weights, a linear world", new_W, expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # ABP trains a generator with nothing beside it: each example keeps a latent, Langevin steps move it along

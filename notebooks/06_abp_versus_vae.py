@@ -875,6 +875,64 @@ print("the same gap:", bool((found - by_formula).abs() < 0.1 * by_formula))
 # about half its squared error.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-vae-gap
+# ```
+# The gap between $\log p(x)$ and the ELBO is $\mathrm{KL}(q\,\Vert\,p(z\mid x))$. Write it for $q = \mathcal N(m, \operatorname{diag} v)$ and a normal posterior
+# $\mathcal N(\mu, P^{-1})$ with precision $P$, in nats.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vae-gap
+# :class: dropdown
+# ```
+# $\mathrm{KL} = \frac12\bigl[\operatorname{tr}(P\operatorname{diag}v) + (m-\mu)^\top P\,(m-\mu) - d - \log\det P - \sum_j\log v_j\bigr]$. The last line of the check is a $q$ with the
+# right mean and the variances $1/P_{jj}$: what no diagonal $q$ can avoid.
+
+# %% tags=["exercise"]
+import torch
+
+
+def gap(m, v, mu, P):
+    """KL in nats of q = N(m, diag v) to N(mu, P^-1). m, v, mu: [d]; P: [d, d]."""
+    ### BEGIN SOLUTION
+    off = m - mu
+    square = (P.diagonal() * v).sum() + off @ P @ off
+    return (square - len(m) - torch.logdet(P) - v.log().sum()) / 2
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from torch.distributions import Normal
+
+from zsl_lib.data import toy
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+A = torch.zeros(5, 1, dtype=torch.float64)
+W = torch.randn(5, 2, generator=g, dtype=torch.float64)
+linear_world = toy.LinearGaussian(W=W, A=A, b=A[:, 0], sigma=0.7)
+x, c = torch.randn(1, 5, generator=g, dtype=torch.float64), A[:1]
+mu, cov = linear_world.posterior(x, c)
+P = cov.inverse()
+
+
+def by_elbo(m, v):
+    """log p(x) - ELBO: the log joint is quadratic in z, so its mean is known."""
+    fit = linear_world.log_joint(x, m[None], c) - (P.diagonal() * v).sum() / 2
+    entropy = Normal(m, v.sqrt()).entropy().sum()
+    return (linear_world.log_prob(x, c) - fit - entropy)[0]
+
+
+m, v = torch.tensor([[0.3, -0.5], [0.2, 0.9]], dtype=torch.float64)
+compare("any normal q", gap(m, v, mu[0], P), by_elbo(m, v))
+v = 1 / P.diagonal()
+compare("the best diagonal q", gap(mu[0], v, mu[0], P), by_elbo(mu[0], v))
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # :::{admonition} Summary

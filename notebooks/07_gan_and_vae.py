@@ -828,6 +828,58 @@ for k in (85, 1024):
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-gan-slope
+# ```
+# Write the gradient penalty of any critic, with $\hat x = \alpha x + (1-\alpha)\,\tilde x$,
+#
+# $$
+# \bigl(\lVert\nabla_{\hat x} D(\hat x)\rVert_2 - 1\bigr)^2
+# $$
+#
+# for each example. The critic learns from it, so that the result must have a gradient in the critic's weights.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-gan-slope
+# :class: dropdown
+# ```
+# `create_graph=True` keeps the slope's own graph: without it the penalty is a number that no weight can change. For a linear critic $w^\top x$ it is
+# $(\lVert w\rVert - 1)^2$ everywhere, with the gradient $2\,(\lVert w\rVert - 1)\,w/\lVert w\rVert$.
+
+# %% tags=["exercise"]
+import torch
+
+
+def gradient_penalty(critic, x, fake, alpha):
+    """Penalties [n] of critic: [n, D] -> [n]. x, fake: [n, D]; alpha: [n, 1]."""
+    ### BEGIN SOLUTION
+    between = (alpha * x + (1 - alpha) * fake).detach().requires_grad_()
+    total = critic(between).sum()
+    (slope,) = torch.autograd.grad(total, between, create_graph=True)
+    return (slope.norm(dim=1) - 1).square()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+x, fake = torch.randn(2, 5, 3, generator=g, dtype=torch.float64)
+alpha = torch.rand(5, 1, generator=g, dtype=torch.float64)
+w = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+linear_one = gradient_penalty(lambda x: x @ w, x, fake, alpha)
+compare("a linear critic", linear_one, (w.norm() - 1).square().expand(5))
+(learned,) = torch.autograd.grad(linear_one.mean(), w)
+compare("its gradient in w", learned, 2 * (w.norm() - 1) * w / w.norm())
+bowl = gradient_penalty(lambda x: x.square().sum(1) / 2, x, fake, alpha)
+expected = (torch.lerp(fake, x, alpha).norm(dim=1) - 1).square()
+compare("a critic whose slope is the point itself", bowl, expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # :::{admonition} Summary

@@ -406,6 +406,53 @@ plots.table(pd.DataFrame(rows).T.rename_axis("samples").reset_index(), index=Fal
 # 20-NN comes close to the prototype at the average $z$.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-recognition-vote
+# ```
+# Write the recogniser of the unseen classes: the $k$ nearest of the synthetic features by cosine, one vote each. Of classes with equally many votes the smallest
+# number wins.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-recognition-vote
+# :class: dropdown
+# ```
+# The length of an image's feature does not matter to the order of its neighbours, that of the synthetic features does.
+
+# %% tags=["exercise"]
+import torch
+
+
+def vote(made, labels, x, k):
+    """Classes [n] of x [n, D], from made [m, D] with labels [m] of 0 or more."""
+    ### BEGIN SOLUTION
+    cosine = x @ torch.nn.functional.normalize(made).T
+    nearest = labels[cosine.topk(k).indices]
+    votes = torch.nn.functional.one_hot(nearest, int(labels.max()) + 1).sum(1)
+    return votes.argmax(1)  # the first of several maxima
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from sklearn.neighbors import KNeighborsClassifier
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+made_labels = torch.arange(10).repeat_interleave(30)
+centres = torch.rand(10, 5, generator=g, dtype=torch.float64)
+made = centres[made_labels] + 0.3 * torch.randn(300, 5, generator=g, dtype=torch.float64)
+made = made * torch.rand(300, 1, generator=g, dtype=torch.float64)  # of any length
+queries = torch.rand(100, 5, generator=g, dtype=torch.float64)
+for k in (1, 20):
+    judge = KNeighborsClassifier(k, metric="cosine").fit(made, made_labels)
+    expected = judge.predict(queries)
+    compare(f"by scikit-learn, k = {k}", vote(made, made_labels, queries, k), expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # A generator of features makes an ordinary classifier a zero-shot one. Synthetic classes sit mostly in the right place

@@ -669,6 +669,55 @@ for name, norm in {"zero-filled": made.norm(dim=1), "over observed": (m @ made.T
 # hidden, and is too narrow. The two agree if and only if $\Sigma_{om} = 0$.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-mask-density
+# ```
+# Write the normalised $\log p(x_{\text{obs}}\mid c, z)$ of features of which some are missing: what is missing counts for nothing, neither in the error nor in the
+# constant, and whatever stands in its place, here "not a number", must reach neither the value nor the gradient.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-mask-density
+# :class: dropdown
+# ```
+# Multiplying by the mask is not enough: $0\cdot\mathrm{NaN}$ is NaN. `where` chooses, and has gradient 0 where it does not.
+
+# %% tags=["exercise"]
+import math
+
+import torch
+
+
+def log_observed(x, mean, mask, sigma):
+    """log p of what is observed [n]. x, mean: [n, D]; mask: bool [n, D]."""
+    ### BEGIN SOLUTION
+    error = torch.where(mask, x - mean, 0.0).square().sum(1)
+    constant = mask.sum(1) * math.log(sigma * math.sqrt(2 * math.pi))
+    return -error / (2 * sigma**2) - constant
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from scipy.stats import norm
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+whole = torch.rand(4, 8, generator=g, dtype=torch.float64)
+guess = torch.rand(4, 8, generator=g, dtype=torch.float64, requires_grad=True)
+mask = torch.rand(4, 8, generator=g) < 0.6
+mask[3] = False  # nothing is observed
+holes = torch.where(mask, whole, torch.nan)
+yours = log_observed(holes, guess, mask, 0.3)
+terms = norm.logpdf(whole, guess.detach(), 0.3)
+compare("by SciPy, one entry at a time", yours, (terms * mask.numpy()).sum(1))
+(slope,) = torch.autograd.grad(yours.sum(), guess)
+compare("its gradient in the mean", slope, mask * (whole - guess) / 0.3**2)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # Leaving entries out of a likelihood with independent noise *is* integrating over them, so a mask costs one line and no approximation.

@@ -812,6 +812,59 @@ print("true class has the lower energy in more than 85 %:", better > 85)
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-latent-total
+# ```
+# Write the law of total variance for a sample: the variance of the $n$ features, summed over the dimensions, is a part between the means of the classes and a part
+# within classes,
+#
+# $$
+# \frac1n\sum_i\lVert x_i - \bar x\rVert^2 = \sum_c\frac{n_c}{n}\lVert m_c - \bar x\rVert^2 + \frac1n\sum_i\lVert x_i - m_{y_i}\rVert^2 .
+# $$
+#
+# Return both parts. Classes have unequal sizes, and no correction for small samples is asked for.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-latent-total
+# :class: dropdown
+# ```
+# With each example replaced by the mean of its class, the weights $n_c/n$ come by themselves.
+
+# %% tags=["exercise"]
+import torch
+
+
+def between_and_within(x, y):
+    """Both parts of the variance of x [n, D] with classes y [n]."""
+    ### BEGIN SOLUTION
+    means = torch.empty_like(x)
+    for c in y.unique():
+        means[y == c] = x[y == c].mean(0)
+    between = (means - x.mean(0)).square().sum(1).mean()
+    return between, (x - means).square().sum(1).mean()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from sklearn.linear_model import LinearRegression
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+y = torch.randint(0, 5, (60,), generator=g) ** 2 // 4  # classes of unequal size
+x = torch.randn(60, 3, generator=g, dtype=torch.float64) + 0.3 * y[:, None]
+between, within = between_and_within(x, y)
+indicators = (y[:, None] == y.unique()).double().numpy()
+fitted = LinearRegression().fit(indicators, x).predict(indicators)
+compare("between, by a regression on classes", between, fitted.var(0).sum())
+compare("within, by its residual", within, (x.numpy() - fitted).var(0).sum())
+compare("the sum of both", between + within, x.numpy().var(0).sum())
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # - ABP draws letters of unseen classes from their descriptions, not all of them well. A latent inferred from seen letters carries a typeface to unseen ones, closer to the truth than

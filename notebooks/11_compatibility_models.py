@@ -1024,6 +1024,61 @@ print("ridge twice is ESZSL:", torch.allclose(V, eszsl.V, rtol=1e-6, atol=1e-9))
 # the first is $1$ and the second $1.5$; for $v = (1, \epsilon)$ with a small $\epsilon$ the first is $1$ and the second close to $0.75$.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-comp-closed
+# ```
+# Write ESZSL's $V$, the minimum of
+#
+# $$
+# \lVert XVS^\top - Y\rVert^2 + \gamma\,\lVert VS^\top\rVert^2 + \lambda\,\lVert XV\rVert^2 + \gamma\lambda\,\lVert V\rVert^2 ,
+# $$
+#
+# in closed form, without the inverse of a matrix. All norms are Frobenius norms. The check solves the same problem as one system of $DK$ equations, and looks at the gradient.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-comp-closed
+# :class: dropdown
+# ```
+# The gradient is twice $(X^\top X + \gamma I)\,V\,(S^\top S + \lambda I) - X^\top YS$: the four terms are one product. So two solves of the sizes $D$ and $K$ do.
+
+# %% tags=["exercise"]
+import torch
+
+
+def eszsl_closed(X, Y, S, gamma, lam):
+    """V [D, K] of features X [n, D], targets Y [n, C] and semantics S [C, K]."""
+    ### BEGIN SOLUTION
+    left = X.T @ X + gamma * torch.eye(X.shape[1], dtype=X.dtype)
+    right = S.T @ S + lam * torch.eye(S.shape[1], dtype=S.dtype)
+    V = torch.linalg.solve(left, X.T @ Y @ S)
+    return torch.linalg.solve(right, V.T).T
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+import numpy as np
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+X = torch.randn(40, 6, generator=g, dtype=torch.float64)
+S = torch.rand(5, 3, generator=g, dtype=torch.float64)
+Y = 2.0 * torch.eye(5, dtype=torch.float64)[torch.arange(40) % 5] - 1
+V = eszsl_closed(X, Y, S, 2.0, 0.5)
+left, right = (X.T @ X).numpy() + 2.0 * np.eye(6), (S.T @ S).numpy() + 0.5 * np.eye(3)
+expected = np.linalg.solve(np.kron(left, right), (X.T @ Y @ S).flatten()).reshape(6, 3)
+compare("V, by one system of equations", V, expected)
+V = V.detach().requires_grad_()
+parts = {X @ V @ S.T - Y: 1.0, V @ S.T: 2.0, X @ V: 0.5, V: 2.0 * 0.5}
+objective = sum(weight * part.square().sum() for part, weight in parts.items())
+(slope,) = torch.autograd.grad(objective, V)
+compare("length of the gradient at V", slope.norm(), 0)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # A compatibility model is a place to compare and a loss. Regression towards semantics shrinks images to the centre and makes hubs of central classes;

@@ -563,6 +563,53 @@ print("gradient descent moves the scores", round((moves["1"] / moves["γ"]).mean
 # $64\cdot21{,}842\cdot1{,}024\cdot4$ bytes are 5.7 GB. The split needs $64\cdot21{,}842\cdot400\cdot4$ bytes, 2.2 GB, after the ReLU, and no more than a block of classes at a time if no gradient is taken.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-rel-split
+# ```
+# Write the scores of a relation MLP for all pairs of $n$ images and $C$ descriptions,
+#
+# $$
+# r_{ij} = v^\top\bigl[W\,[f_i; g_j] + b\bigr]_+ + b_0 ,
+# $$
+#
+# with no concatenation and no loop: $W = [W_f, W_g]$ meets each image and each description once.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-rel-split
+# :class: dropdown
+# ```
+# The pairs come into being at the hidden layer, by broadcasting, and nowhere else.
+
+# %% tags=["exercise"]
+import torch
+
+
+def relation_scores(f, g, W, b, v, b0):
+    """r [n, C]. f: [n, d]; g: [C, d]; W: [H, 2d]; b, v: [H]; b0: a number."""
+    ### BEGIN SOLUTION
+    W_f, W_g = W.chunk(2, dim=1)
+    hidden = (f @ W_f.T)[:, None] + g @ W_g.T + b
+    return hidden.clamp(min=0) @ v + b0
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib.exercises import compare
+
+random = torch.Generator().manual_seed(0)
+sizes = {"f": (4, 3), "g": (5, 3), "W": (7, 6), "b": (7,), "v": (7,), "b0": ()}
+given = {k: torch.randn(n, generator=random).double() for k, n in sizes.items()}
+mlp = torch.nn.Sequential(torch.nn.Linear(6, 7), torch.nn.ReLU(), torch.nn.Linear(7, 1)).double()
+mlp[0].weight.data, mlp[0].bias.data = given["W"], given["b"]
+mlp[2].weight.data, mlp[2].bias.data = given["v"][None], given["b0"][None]
+rows = [[mlp(torch.cat([f, g])).item() for g in given["g"]] for f in given["f"]]
+compare("one pair at a time, concatenated", relation_scores(**given), rows)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # A relation network scores a pair by a small network on a concatenation. Its first layer splits, so that pairs are never made. Without its ReLU it would know nothing about image and description together;

@@ -763,6 +763,72 @@ for name, images in made.items():
 # larger to do the same by chance. This is also why dimension makes networks fragile.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-atk-steps
+# ```
+# Write the attack of many steps,
+#
+# $$
+# x'\leftarrow\mathrm{Proj}\{x' + \varepsilon\operatorname{sign}\nabla_x L(x')\},
+# $$
+#
+# from $x' = x$, where Proj brings a pixel back into $[x-\rho, x+\rho]$ and into $[0, 255]$. On a linear loss, steps of more than $\rho$ in all reach the best corner, cut to the range of
+# pixels; on others the check asks the library.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-atk-steps
+# :class: dropdown
+# ```
+# The projection is around the image, not around the last step.
+
+# %% tags=["exercise"]
+import torch
+
+
+def attack_in_steps(loss, x, radius, steps, step):
+    """Attacked images [n, ...]. loss: images -> losses [n]; the rest in pixels."""
+    ### BEGIN SOLUTION
+    moved = x
+    for _ in range(steps):
+        moved = moved.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(moved).sum(), moved)
+        moved = moved.detach() + step * slope.sign()
+        moved = moved.clamp(x - radius, x + radius).clamp(0, 255)
+    return moved
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib import attacks
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+pictures = 255 * torch.rand(5, 12, generator=g, dtype=torch.float64)
+pictures[0, :4] = 2.0  # nearly black
+w = torch.randn(12, generator=g, dtype=torch.float64)
+yours = attack_in_steps(lambda x: x @ w, pictures, 8.0, 3, 4.0)
+compare("a linear loss", yours, (pictures + 8 * w.sign()).clamp(0, 255))
+first, last = (torch.randn(n, generator=g, dtype=torch.float64) for n in ((12, 9), (9, 3)))
+names = torch.tensor([0, 1, 2, 0, 1])
+
+
+def network(x):
+    return (x / 50 @ first).tanh() @ last
+
+
+def cross_entropy(x):
+    return torch.nn.functional.cross_entropy(network(x), names, reduction="none")
+
+
+yours = attack_in_steps(cross_entropy, pictures, 8.0, 9, 1.25 * 8 / 9)
+expected = attacks.pgd(network, pictures, names, radius=8.0, steps=9)
+compare("the library's attack on a network", yours, expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # An attack maximises a loss in a ball, or minimises a norm beyond a boundary. It needs a score function, from pixels to the candidate classes, and nothing else. Undefended zero-shot recognition breaks at radii that one hardly sees, in the generalised task mostly towards seen classes.

@@ -708,6 +708,64 @@ for kappa in (1.0, 1.25, 2.0):
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-dan-gradient
+# ```
+# For $y = \pm1$ and the logistic loss, write the gradient in $w$ of the worst case,
+#
+# $$
+# G(w) = \max_{\lVert\delta\rVert_\infty\le\rho}\log\bigl(1 + e^{-y\,w^\top(x+\delta)}\bigr),
+# $$
+#
+# by Danskin's theorem: find the maximiser, and differentiate the loss there. The check knows no theorem: it tries all corners of the ball, and takes a finite difference.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-dan-gradient
+# :class: dropdown
+# ```
+# $\delta^\star = -\rho\,y\operatorname{sign}w$, and the loss has the gradient $-y\,(x+\delta)\,/\,(1 + e^{m})$ with $m = y\,w^\top(x+\delta)$.
+
+# %% tags=["exercise"]
+import torch
+
+
+def worst_case_gradient(w, x, y, rho):
+    """Gradient [D] of G in w, for an image x [D] and its sign y."""
+    ### BEGIN SOLUTION
+    worst = x - rho * y * w.sign()
+    m = y * (w @ worst)
+    return -y * worst * torch.sigmoid(-m)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from itertools import product
+
+from zsl_lib.exercises import compare
+
+corners = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+
+
+def G_by_corners(w, x, y, rho):
+    return torch.nn.functional.softplus(-y * ((x + rho * corners) @ w)).max()
+
+
+x_3 = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+w_3 = torch.tensor([0.8, 0.3, -0.4], dtype=torch.float64)
+h = 1e-5 * torch.eye(3, dtype=torch.float64)
+for sign, radius in ((1, 0.1), (-1, 0.7)):
+    expected = [
+        (G_by_corners(w_3 + e, x_3, sign, radius) - G_by_corners(w_3 - e, x_3, sign, radius)) / 2e-5
+        for e in h
+    ]
+    yours = worst_case_gradient(w_3, x_3, sign, radius)
+    compare(f"by finite differences, ρ = {radius}", yours, expected)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # The gradient of a maximum is the gradient at a maximiser, wherever there is one gradient; this needs neither convexity nor uniqueness. Elsewhere each maximiser gives an element of Clarke's

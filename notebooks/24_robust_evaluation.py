@@ -554,6 +554,59 @@ for rho in (radius, 4 * radius):
 # leave 20 % together: with shares broken $b_1,\dots,b_m$ at least $1 - \sum_i b_i$ remains. If attacks broke the same images, it would be equal to the lowest.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-rob-summary
+# ```
+# Several attacks were run on the same images. Write the clean T1, the T1 in the worst case, where an image counts as right only if it is right under *every* attack, and
+# $\mathrm{HT1}$, the harmonic mean of the two, all as shares. T1 is the mean over classes of the share of a class's images that are right.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-rob-summary
+# :class: dropdown
+# ```
+# The worst case is taken image by image, before the mean. The clean image is in the ball, too: it counts as one of the attacks.
+
+# %% tags=["exercise"]
+import torch
+
+
+def summary(y, clean, attacked):
+    """T1, worst T1, HT1. y, clean: labels and predictions [n]; attacked: [m, n]."""
+    ### BEGIN SOLUTION
+    right = clean == y
+    withstands = right & (attacked == y).all(0)
+    T1, worst = (
+        torch.stack([r[y == c].double().mean() for c in y.unique()]).mean()
+        for r in (right, withstands)
+    )
+    return T1, worst, 2 * T1 * worst / (T1 + worst)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from scipy.stats import hmean
+from sklearn.metrics import recall_score
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+y = torch.randint(0, 6, (200,), generator=g) ** 2 // 6  # classes of unequal size
+wrong = (y + 1) % 7
+clean, *attacked = (torch.where(torch.rand(200, generator=g) < p, y, wrong) for p in (0.9, 0.8, 0.7, 0.9))
+T1, worst, HT1 = summary(y, clean, torch.stack(attacked))
+said = clean.clone()
+for predictions in attacked:  # one image that is wrong once is wrong
+    said[predictions != y] = wrong[predictions != y]
+expected = [recall_score(y, p, labels=y.unique(), average="macro") for p in (clean, said)]
+compare("T1, by scikit-learn's recall", T1, expected[0])
+compare("T1 in the worst case", worst, expected[1])
+compare("HT1, by SciPy's harmonic mean", HT1, hmean(expected))
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # An accuracy under attack is an upper bound. State the threat model; attack from pixels through everything that decides; use a loss that does not depend on the scale

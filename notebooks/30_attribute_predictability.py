@@ -644,6 +644,55 @@ for name, kind, low in (("as printed", ESZSL, 0.0), ("centred", Centred, -1.0)):
 # Draw a class with the attribute, one without, and an image of each. Given the classes $a$, $b$, the chance that the first image scores higher is $\mathrm{AUC}_{ab}$, and the mean over $a$ and $b$ is the definition. The ordinary AUC is the mean over all pairs of images; pairs from $a$ and $b$ are $n_a n_b$ of them, a weight that is the same for all if all $n$ are. The bootstrap needs no more than the matrix of $\mathrm{AUC}_{ab}$: to draw classes is to draw its rows and columns.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-see-auc
+# ```
+# Write this chapter's AUC of a probe: for each pair of a class with the attribute and a class without it, the share of pairs of their images in which the first has the higher logit, ties
+# counted half; then the mean over the pairs of classes.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-see-auc
+# :class: dropdown
+# ```
+# Large classes count no more than small ones: that is what the mean over pairs of classes does to scikit-learn's AUC, which weighs pairs of images alike.
+
+# %% tags=["exercise"]
+import torch
+
+
+def auc_over_classes(logit, y, has):
+    """A share. logit: [n]; y: classes [n]; has: bool [C], which have the attribute."""
+    ### BEGIN SOLUTION
+    found = []
+    for a in y[has[y]].unique():
+        for b in y[~has[y]].unique():
+            gap = logit[y == a][:, None] - logit[y == b]
+            found.append(((gap > 0).double() + 0.5 * (gap == 0).double()).mean())
+    return torch.stack(found).mean()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from sklearn.metrics import roc_auc_score
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+has_it = torch.tensor([True, False, False, True, False])
+y = torch.randint(0, 5, (120,), generator=g).clamp(min=1)  # no image of class 0
+logit = (torch.randn(120, generator=g) + has_it[y] + 0.3 * y).round(decimals=1)
+pairs = [torch.isin(y, torch.tensor([a, b])) for a in (3,) for b in (1, 2, 4)]
+each = [roc_auc_score(has_it[y][pair], logit[pair]) for pair in pairs]
+compare("by scikit-learn, pair by pair", auc_over_classes(logit, y, has_it), sum(each) / 3)
+two = pairs[0]
+yours = auc_over_classes(logit[two], y[two], has_it)
+compare("of two classes", yours, roc_auc_score(has_it[y][two], logit[two]))
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # On classes that it has learned from, a probe predicts any attribute, a random one included; only unseen classes tell whether an attribute can be seen, and then there is one value a class, so that intervals must be over classes, and are wide. Accuracy alone shows how rare an attribute is.

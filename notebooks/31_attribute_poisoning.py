@@ -399,6 +399,67 @@ for loss in ("ce", "margin"):
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-poi-project
+# ```
+# Write one step of the attack on a table, each row in a ball of its own,
+#
+# $$
+# p'_c\leftarrow\mathrm{Proj}_{\lVert p'_c - p_c\rVert_2\le\rho_c}\bigl\{p'_c + \sqrt{\rho_c^2/K}\,\operatorname{sign}\nabla_{p_c}L\bigr\} ,
+# $$
+#
+# for a slope that is given. The projection onto a ball is its nearest point: the check looks for that with an optimiser that knows no formula.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-poi-project
+# :class: dropdown
+# ```
+# A row that is inside stays where it is; one that is outside is pulled back along the line to the centre of its ball, which is the clean row.
+
+# %% tags=["exercise"]
+import torch
+
+
+def table_step(moved, table, slope, rho):
+    """The next table [C, K]. moved, table, slope: [C, K]; rho: [C]."""
+    ### BEGIN SOLUTION
+    K, rho = table.shape[1], rho[:, None]
+    delta = moved + rho / K**0.5 * slope.sign() - table
+    length = delta.norm(dim=1, keepdim=True)
+    return table + delta * (rho / length).clamp(max=1)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from scipy.optimize import minimize
+
+from zsl_lib.exercises import compare
+
+
+def nearest_in_ball(target, centre, radius):
+    inside = {"type": "ineq", "fun": lambda p: radius**2 - ((p - centre) ** 2).sum()}
+    far = {"fun": lambda p: ((p - target) ** 2).sum(), "x0": centre, "tol": 1e-12}
+    return minimize(**far, constraints=inside).x
+
+
+g = torch.Generator().manual_seed(0)
+clean_table, slope = torch.randn(2, 3, 4, generator=g, dtype=torch.float64)
+balls = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+once = table_step(clean_table, clean_table, slope, balls)
+length = balls[:, None] / 4**0.5  # of the sign's entries
+compare("a first step, of length ρ", once, clean_table + length * slope.sign())
+turned = slope.roll(1, dims=1)
+twice = table_step(once, clean_table, turned, balls)
+outside = once + length * turned.sign()
+for c in range(3):
+    given = (values[c].numpy() for values in (outside, clean_table, balls))
+    compare(f"a second step, row {c}", twice[c], nearest_in_ball(*given), tolerance=1e-4)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # A table of descriptions is part of the recogniser, and a part that others may write. Changes of a few points an attribute ruin recognition if every image meets a table of its own. One table for all, which is what an editor of a file can make, harms less, but it harms new images as well, where random changes of the same length do nothing. Results that do not name the threat cannot be compared.

@@ -440,6 +440,66 @@ for name in ("Eq. 5", "noise"):
 # ```{solution-end}
 # ```
 #
+# ```{exercise-start}
+# :label: ex-def-eq5
+# ```
+# Write Eq. 5 for a loss of the table,
+#
+# $$
+# \alpha\,L(P) + (1-\alpha)\max_{\lVert p'_c-p_c\rVert_2\le\rho\ \forall c}L(P') ,
+# $$
+#
+# with the steepest ascent of the ball in place of the sign: $N$ steps of $\rho/N$ along each row's gradient, scaled to length 1. So no step leaves the ball. The result's gradient in the weights is that
+# at a fixed $P'$. For a loss that is linear in the table the maximum is known: $L(P) + \rho\sum_c\lVert\nabla_{p_c}L\rVert_2$.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-def-eq5
+# :class: dropdown
+# ```
+# $P'$ is a number by the time the loss is taken: by Danskin's theorem its own dependence on the weights adds nothing.
+
+# %% tags=["exercise"]
+import torch
+
+
+def eq_5(loss, table, rho, alpha, steps):
+    """A number. loss: tables [C, K] -> a number."""
+    ### BEGIN SOLUTION
+    moved = table
+    for _ in range(steps):
+        moved = moved.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(moved), moved)
+        unit = slope / slope.norm(dim=1, keepdim=True)
+        moved = moved.detach() + rho / steps * unit
+    return alpha * loss(table) + (1 - alpha) * loss(moved)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+rows_3 = torch.rand(3, 4, generator=g, dtype=torch.float64)
+images_3 = torch.randn(3, 5, generator=g, dtype=torch.float64)
+V = torch.randn(5, 4, generator=g, dtype=torch.float64, requires_grad=True)
+
+
+def linear_loss(P):
+    """Bilinear scores of three images, each with a row of its own."""
+    return (images_3 @ V * P).sum()
+
+
+yours = eq_5(linear_loss, rows_3, 0.7, 0.25, 3)
+expected = linear_loss(rows_3) + 0.75 * 0.7 * (images_3 @ V).norm(dim=1).sum()
+compare("Eq. 5 of a linear loss", yours, expected)
+slopes_of = [torch.autograd.grad(value, V)[0] for value in (yours, expected)]
+compare("its gradient in the weights", *slopes_of)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # Training on poisoned tables buys a few points at best, and what is printed as Algorithm 2 buys nothing. A table has something that an image has not: values that are valid, and images that bear witness. Rounding makes small poison harmless where values are few, and what is left to the attacker, lies, has to be found by checking descriptions against what is seen.

@@ -10,7 +10,7 @@
 # # Speed
 #
 # How fast is the library's ABP, next to what one writes first, next to the released program's order of work, and next to
-# what the machine allows? And what do closed forms, the relation network and training against attacks cost? `make bench` measures all of it and writes records; this page reads them.
+# what the machine allows? And what do closed forms, recognition among many classes, features on disk, the relation network and training against attacks cost? `make bench` measures all of it and writes records; this page reads them.
 # Machines are noisy, so look at the ratios: each is taken between neighbours in time, and has its quartiles.
 #
 # :::{admonition} Goals
@@ -18,6 +18,7 @@
 # After this page you can
 # - say where the time of a learning step goes, and which part of it can be saved;
 # - compare a program with the floor that arithmetic and memory traffic set;
+# - say what grows with the number of classes and of examples, and what does not;
 # - choose a scheme of adversarial training by what its robustness costs.
 #
 # You need [Alternating back-propagation](05_alternating_backprop), [the relation network](20_relation_network) and
@@ -193,6 +194,131 @@ plots.table(table.reset_index(), formats={"MB": "{:.0f}", "MB, one shot": "{:.0f
 # the sums take longer with more of them.
 
 # %% [markdown]
+# (speed-scale)=
+# ## Many classes
+#
+# **What does recognition among ImageNet's 21,000 classes take?** `zsl_lib.scale` draws synthetic features block by block and never holds them all ([how to use it](many-classes)). Time and memory against the
+# number of classes, all of them candidates, for each of its classifiers and for the recogniser that holds all features, up to a size that it does not mind:
+#
+# - **exact**: k-NN by cosine, one pass over all features when it is asked.
+# - **FAISS**: an index of cells with a byte an entry; *probes* are the cells that are searched. Its recall is the share of the exact k neighbours that it finds.
+# - **prototypes**: the nearest mean. **softmax**: some steps are measured; *fit* is the time of a step times the steps of all epochs, so there is no T1.
+# - **all held**: scikit-learn's k-NN on all features at once.
+#
+# A network of random weights stands for a trained generator; its classes come in families and overlap, so T1 tells the classifiers apart and says nothing of a data set. *Ask* is the time for all queries. *MB* is peak memory above
+# what network, descriptions and queries take; *KB a class* the slope of a straight line through all sizes.
+
+# %% tags=["hide-input"]
+import numpy as np
+
+CLASSIFIERS = {"exact": "exact", "faiss": "FAISS", "prototypes": "prototypes", "softmax": "softmax", "held": "all held"}
+scale = record.read_records(folder, "speed_scale")
+many = scale[scale["dataset"].str.startswith("classes_")].copy()
+many["classes"] = [p["classes"] for p in many["parameters"]]
+many["classifier"] = pd.Categorical(many["method"].map(CLASSIFIERS), list(CLASSIFIERS.values()))
+many = many.sort_values(["classifier", "classes"], ignore_index=True)
+given = many.iloc[0]["parameters"]
+probes = sorted(int(name.split("_")[1]) for name in many if name.startswith("recall_"))
+for name, last in (("ask_ms", f"ask_ms_{probes[-1]}"), ("T1", f"T1_{probes[-1]}")):
+    many[name] = many[name].fillna(many[last])
+
+
+def slope(x, y):
+    """Of the line of least squares; NaN for a single point."""
+    return np.polyfit(x, y, 1)[0] if len(x) > 1 else float("nan")
+
+
+slopes = {name: 1024 * slope(part["classes"], part["peak_mb"]) for name, part in many.groupby("classifier", observed=True)}
+print(f"{many.loc[0, 'device']}; the processor's time where it has one thread")
+print(f"{given['samples']} features a class of {given['feature_dim']:,} entries, k = {given['k']}, {given['queries']} queries, blocks of {given['block']:,}; FAISS with {probes[-1]} probes")
+table = pd.DataFrame(
+    {
+        "classifier": many["classifier"].astype(str),
+        "classes": many["classes"].map("{:,}".format),
+        "features, GB": many["classes"] * given["samples"] * given["feature_dim"] * 4 / 1e9,
+        "fit, s": many["fit_ms"] / 1000,
+        "ask, s": many["ask_ms"] / 1000,
+        "MB": many["peak_mb"],
+        "KB a class": many["classifier"].astype(str).map(slopes),
+        "recall, %": many[f"recall_{probes[-1]}"],
+        "T1, %": many["T1"],
+    }
+)
+formats = {"features, GB": "{:.2f}", "fit, s": "{:.1f}", "ask, s": "{:.1f}", "MB": "{:.0f}", "KB a class": "{:.1f}"}
+plots.table(table, formats=formats, index=False)
+
+# %% mystnb={"image": {"alt": "Three panels. Time to fit and ask, and peak memory, against the number of classes, one line a classifier; exact neighbours have level memory. Recall of FAISS against time to ask, one line a number of classes, a point for each number of probes."}} tags=["hide-input"]
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.2))
+for (name, part), marker in zip(many.groupby("classifier", observed=True), "osDv^", strict=True):
+    total = (part["fit_ms"].fillna(0) + part["ask_ms"]) / 1000
+    axes[0].plot(part["classes"], total, marker=marker, ms=4, label=name)
+    axes[1].plot(part["classes"], part["peak_mb"], marker=marker, ms=4)
+axes[0].set(xscale="log", yscale="log", xlabel="classes", ylabel="s to fit and ask")
+axes[1].set(xscale="log", yscale="log", xlabel="classes", ylabel="MB")
+axes[0].legend()
+searched = many[many["method"] == "faiss"]
+for (_, row), marker in zip(searched.iterrows(), "osD", strict=True):
+    axes[2].plot([row[f"ask_ms_{n}"] / 1000 for n in probes], [row[f"recall_{n}"] for n in probes], marker=marker, ms=4, label=f"{row['classes']:,}")
+axes[2].set(xscale="log", ylim=(0, 102), xlabel="s to ask", ylabel="recall, %")
+axes[2].legend(title=f"classes; {', '.join(map(str, probes))} probes")
+plt.show()
+
+# %% tags=["hide-input"]
+WIDE = 4 * given["feature_dim"] / 1024  # KB of a feature
+most = many[many["classes"] == many["classes"].max()].set_index("method")
+exact, index = most.loc["exact"], most.loc["faiss"]
+print(f"{exact['classes']:,} classes, all features {1e3 * table['features, GB'].max():,.0f} MB:")
+print(f"  exact neighbours take {exact['peak_mb']:.0f} MB and {exact['ask_ms'] / 1000:.0f} s; with 300 features a class it would be {300 / given['samples'] * exact['ask_ms'] / 6e4:.0f} minutes")
+print(f"  the softmax {most.loc['softmax', 'fit_ms'] / 3.6e6:.1f} hours")
+print(f"KB a class as counted: prototypes {WIDE:.0f} (a mean), softmax {4 * WIDE:.0f} (weights, gradient, two moments),")
+print(f"  FAISS {given['samples'] * WIDE / 4:.0f} (a byte an entry), all held at least {given['samples'] * WIDE:.0f}")
+print(f"FAISS is asked in {exact['ask_ms'] / index['ask_ms']:.1f} times less time than a pass takes, after a fit of {index['fit_ms'] / exact['ask_ms']:.1f} passes")
+
+# %% [markdown]
+# - **Exact neighbours need no memory that grows with the features.** They are drawn, compared and forgotten; the time is that of drawing them, and grows in proportion.
+# - **Prototypes** keep a row a class and take the same pass once. Here, where a class is one cloud, they are also right more often than k-NN.
+# - **The softmax** is the one that does not scale: more classes mean more features and more scores for each, so its time grows with the square. The paper's number of epochs is out of reach of a CPU at this size.
+# - **FAISS** pays off where queries come again and again. Its memory grows with the features, at a quarter of their size. With more classes the same probes are a smaller part of the cells, so recall falls.
+#
+# ## Features on disk
+#
+# **Does a data set have to fit into memory?** A folder with features in `.npy` and a `dataset.toml` is read by `load`, which looks at every entry once; `observed_range()` finds the least and the largest value of `trainval`, and
+# `scaled(file)` writes scaled features into a second file. The three steps come one after the other. *MB* is the most memory until the end of a step, mapped files left out: the system takes their pages back when it needs the room. *Bytes an example* is the slope of a straight line through all sizes.
+
+# %% tags=["hide-input"]
+STEPS = {"load": "load", "range": "observed_range", "scale": "scaled, to a file"}
+disk = scale[scale["dataset"].str.startswith("examples_")].copy()
+disk["N"] = [p["examples"] for p in disk["parameters"]]
+disk["step"] = pd.Categorical(disk["method"].map(STEPS), list(STEPS.values()))
+disk = disk.sort_values(["step", "N"], ignore_index=True)
+width = disk.iloc[0]["parameters"]["feature_dim"]
+grown = {name: slope(part["N"], part["peak_mb"] * 2**20) for name, part in disk.groupby("step", observed=True)}
+table = pd.DataFrame(
+    {
+        "step": disk["step"].astype(str),
+        "N": disk["N"].map("{:,}".format),
+        "features, GB": disk["N"] * width * 4 / 1e9,
+        "s": disk["ms"] / 1000,
+        "MB": disk["peak_mb"],
+        "bytes an example": disk["step"].astype(str).map(grown),
+    }
+)
+plots.table(table, formats={"features, GB": "{:.2f}", "MB": "{:.0f}", "bytes an example": "{:.0f}"}, index=False)
+
+# %% mystnb={"image": {"alt": "Peak memory against the number of examples for the three steps, nearly level, and a dotted line for the size of the features, which rises far above them."}} tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.6, 3))
+for (name, part), marker in zip(disk.groupby("step", observed=True), "osD", strict=True):
+    ax.plot(part["N"], part["peak_mb"], marker=marker, ms=4, label=name)
+sizes = np.sort(disk["N"].unique())
+ax.plot(sizes, sizes * width * 4 / 2**20, color="grey", ls=":", label="the features")
+ax.set(xscale="log", yscale="log", xlabel="examples", ylabel="MB")
+ax.legend()
+plt.show()
+print(f"a feature takes {4 * width:,} bytes; the steepest line has {max(grown.values()):.0f} bytes an example, {100 * max(grown.values()) / (4 * width):.1f} % of that")
+
+# %% [markdown]
+# It does not: what grows with the examples are labels and index sets, 8 bytes a number, and the checks that sort them. A learner that wants all of `trainval` at once, as ABP does, needs room for these features; the closed forms above take them in blocks.
+#
 # ## The relation network's first layer, split
 #
 # **Does it pay to take Eq. 1 of paper 2 apart?** The first layer on a concatenation is $W_f f_i + W_g g_j + b$. *Concatenations* multiplies out all $nC$
@@ -407,6 +533,8 @@ for (device, size), part in speed.groupby(["device", "dataset"], sort=False):
 #   seed.
 # - The chain with bfloat16 products has the law of the exact one as far as a test of Kolmogorov and Smirnov can see (`tests/learn/test_engine.py`), and the
 #   [arms](05_alternating_backprop) on CUB100 were trained with it.
+#
+# - Among many classes, exact neighbours from blocks have level memory and time in proportion; prototypes are the cheap way, and a softmax over all classes the dear one.
 #
 # **Missing: figures on a GPU.** `make bench` measures the first CUDA device where there is one, and this page then shows it beside
 # the CPU. Capturing a whole visit as one CUDA graph is not done.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,6 +179,86 @@ def test_the_relation_network_has_records_of_both_forms(relation_speed, tmp_path
     capsys.readouterr()
     relation_speed.print_own_peak("split", "cub_size")
     assert 10 < float(capsys.readouterr().out) < 1e5
+
+
+@pytest.fixture
+def scale_speed(monkeypatch):
+    """The benchmark on small numbers, in this process."""
+    import scale as speed
+
+    monkeypatch.setattr(speed, "SIZE", {"semantic_dim": 9, "latent_dim": 3, "feature_dim": 16, "hidden": 8})
+    monkeypatch.setattr(speed, "SETTING", {"samples": 4, "k": 3, "queries": 20, "block": 32})
+    monkeypatch.setattr(speed, "EXAMPLES", (50,))
+    monkeypatch.setattr(speed, "KINDS", 10)
+    monkeypatch.setattr(speed, "BLOCK", 16)
+    monkeypatch.setattr(speed, "CLASSES", (30, 60))
+    monkeypatch.setattr(speed, "HELD", 30)
+    monkeypatch.setattr(speed, "in_process", speed.measure)
+    return speed
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_many_classes_have_a_record_of_every_classifier(scale_speed, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    arguments = ["--parts", "classes", "--scratch", str(tmp_path), "--results-dir", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    scale_speed.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "results" / "speed_scale").iterdir()}
+    names = {f"classes_{c}-{m}-0" for c in (30, 60) for m in scale_speed.METHODS}
+    assert set(found) == names - {"classes_60-held-0"}
+    exact, held = (found[f"classes_30-{m}-0"]["metrics"] for m in ("exact", "held"))
+    assert exact["T1"] == held["T1"]
+    faiss = found["classes_60-faiss-0"]["metrics"]
+    assert 0 < faiss["recall_4"] <= faiss["recall_16"] <= faiss["recall_64"] <= 100
+    softmax = found["classes_60-softmax-0"]
+    assert softmax["metrics"]["fit_ms"] == pytest.approx(25 * softmax["metrics"]["step_ms"], abs=0.01)
+    assert softmax["parameters"]["classes"] == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["results"], "scratch files are removed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_examples_on_disk_have_a_record_of_every_pass(scale_speed, tmp_path, monkeypatch):
+    arguments = [
+        "--parts",
+        "examples",
+        "--scratch",
+        str(tmp_path),
+        "--results-dir",
+        str(tmp_path / "results"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    scale_speed.main()
+    found = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "results" / "speed_scale").iterdir()}
+    assert set(found) == {f"examples_50-{name}-0" for name in scale_speed.PASSES}
+    assert all(one["metrics"]["ms"] > 0 for one in found.values())
+    assert [p.name for p in tmp_path.iterdir()] == ["results"], "scratch files are removed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_the_peak_counts_what_was_held_and_no_mapped_file(tmp_path):
+    """In a process of its own, whose address space has not been larger before."""
+    code = (
+        "import sys; sys.argv = ['scale.py']; import numpy as np, scale\nscale.SIZE['feature_dim'] = 2**16\n"
+        "scale.KINDS, folder = 10, scale.Path(sys.path.pop())\nscale.make_examples(folder / 'x', 200)\n"
+        "print(scale.measure_examples(folder / 'x')['range_mb'])\nbefore = scale.kept_mb('VmRSS')\n"
+        "scale.forget_peak()\nnp.ones(2**23).sum()\nprint(scale.kept_mb('VmHWM') - before)\n"
+    )
+    words = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path += [{str(BENCHMARKS)!r}, {str(tmp_path)!r}]\n{code}",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    mapped, held = map(float, done.stdout.split())
+    assert mapped < 512, "the file is 50 MB, and a block of 8192 rows would be 2 GB if it did not end there"
+    assert 60 < held < 80
+
+
+def test_examples_are_asked_for_only_where_they_fit(scale_speed, tmp_path, monkeypatch):
+    words = ["scale.py", "--parts", "examples", "--examples", str(10**13), "--scratch", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"GB free, expected 1344000 for 10,000,000,000,000 examples"):
+        scale_speed.main()
 
 
 def test_each_work_is_compared_with_its_neighbours_in_time(monkeypatch):

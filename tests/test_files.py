@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
+import numpy as np
 import pytest
+import torch
 
-from zsl_lib.files import atomic_write
+from zsl_lib.files import atomic_write, write_npy
 
 
 def test_the_file_holds_what_was_written_and_its_folder_is_made(tmp_path):
@@ -59,3 +61,12 @@ def test_others_may_read_the_file(tmp_path):
     path = tmp_path / "file.bin"
     atomic_write(path, lambda file: file.write(b""))
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_blocks_become_one_array_on_disk(tmp_path):
+    x = torch.randn(7, 3)
+    found = write_npy(tmp_path / "x.npy", (7, 3), x.split(2))
+    assert torch.equal(found, x)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())
+    found.zero_()
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())

@@ -29,6 +29,7 @@ parts:
 HEAD = '<html lang="en"><head><title>A page</title>{head}</head><body><main><article>'
 INTRO = '<h1>First</h1><p>Read <a href="../notebooks/01_sum.html#sums">the sums</a>.</p>'
 EXERCISE = '<div class="exercise">How many?</div><div class="solution">Three.</div>'
+CODING = '<div class="exercise">Add.<pre># YOUR CODE HERE</pre></div><div class="solution">a + b</div>'
 CHAPTER = f"""\
 <h1 id="sums"><span class="section-number">1. </span>Sums of numbers
 <a class="headerlink" href="#sums">#</a></h1>
@@ -37,7 +38,7 @@ CHAPTER = f"""\
 <details><summary>Run this page: 3 s, 200 MB, CPU</summary>
 <a href="../_downloads/a/01_sum.ipynb">notebook</a> <a href="../_downloads/a/01_sum.py">script</a></details>
 <h2>A section</h2><div class="cell_output"><img src="../_images/a.svg" alt="Three dots in a row"></div>
-<h2>Exercises</h2>{EXERCISE * 3}
+<h2>Exercises</h2>{CODING}{EXERCISE * 2}
 <h2>Summary</h2><p>Numbers have sums.</p>
 """
 SEARCH = '<h1>Search</h1><div id="search-results"><a href="notebooks/01_sum.html">Sums</a></div>'
@@ -175,11 +176,16 @@ IN_CHAPTER = [
         "",
         "found an empty section 'Summary'; expected a paragraph in it",
     ),
-    (EXERCISE * 3, EXERCISE, "found 1 exercises; expected 3 to 6 in a numbered chapter"),
+    (EXERCISE * 2, "", "found 1 exercises; expected 3 to 6 in a numbered chapter"),
     (
-        EXERCISE * 3,
-        EXERCISE * 3 + '<div class="exercise">',
+        EXERCISE * 2,
+        EXERCISE * 2 + '<div class="exercise">',
         "found 3 solutions to 4 exercises; expected one each",
+    ),
+    (
+        "# YOUR CODE HERE",
+        "return a + b",
+        "found no '# YOUR CODE HERE' in an exercise; expected the stub of a coding exercise",
     ),
     # how to run it
     (

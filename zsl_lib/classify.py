@@ -33,6 +33,35 @@ def knn(k: int = 20) -> KNeighborsClassifier:
     return KNeighborsClassifier(n_neighbors=k, metric="cosine", algorithm="brute")
 
 
+class LinearSoftmax:
+    """Weights ``[C, D]``, from N(0, 0.02²), and biases ``[C]``, from 0, of a softmax that learns by Adam.
+
+    generator: on the CPU, so that the start is the same on every device.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        dim: int,
+        *,
+        lr: float,
+        beta1: float,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        weight = torch.randn(classes, dim, generator=generator).mul_(0.02)
+        self.weight = weight.to(device).requires_grad_()
+        self.bias = torch.zeros(classes, device=device, requires_grad=True)
+        self._adam = torch.optim.Adam([self.weight, self.bias], lr=lr, betas=(beta1, 0.999), fused=True)
+
+    def step(self, x: Tensor, target: Tensor) -> None:
+        """One step down the cross-entropy of a batch ``[n, D]`` whose classes are ``target [n]``."""
+        loss = F.cross_entropy(F.linear(x, self.weight, self.bias), target)
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
+
+
 class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
     """A linear softmax trained with Adam, as generative zero-shot papers use it for GZSL.
 
@@ -71,16 +100,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, index = np.unique(np.asarray(y), return_inverse=True)
         x = torch.as_tensor(np.asarray(X), dtype=torch.float32, device=device)
         target = torch.from_numpy(index).to(device)
-        weight = torch.randn(len(self.classes_), x.shape[1], generator=rng).mul_(0.02)
-        self.weight_ = weight.to(device).requires_grad_()
-        self.bias_ = torch.zeros(len(self.classes_), device=device, requires_grad=True)
-        adam = torch.optim.Adam([self.weight_, self.bias_], lr=self.lr, betas=(self.beta1, 0.999), fused=True)
+        size = len(self.classes_), x.shape[1]
+        layer = LinearSoftmax(*size, lr=self.lr, beta1=self.beta1, generator=rng, device=device)
+        self.weight_, self.bias_ = layer.weight, layer.bias
         for _ in range(self.epochs):
             for batch in torch.randperm(len(x), generator=rng).to(device).split(self.batch_size):
-                loss = F.cross_entropy(F.linear(x[batch], self.weight_, self.bias_), target[batch])
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
+                layer.step(x[batch], target[batch])
             if self.after_epoch is not None:
                 self.after_epoch(self)
         self.weight_, self.bias_ = self.weight_.detach(), self.bias_.detach()
@@ -129,14 +154,14 @@ class SyntheticRecogniser:
         """Keep the real seen features, for a model that is fitted elsewhere."""
         labels = dataset.labels[dataset.trainval]
         features = dataset.x(dataset.trainval)
-        self._real = {_key(dataset.semantics[c]): features[labels == c] for c in dataset.seen}
+        self._real = {row_key(dataset.semantics[c]): features[labels == c] for c in dataset.seen}
         return self
 
     def training_set(self, semantics: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``[n, D]`` and labels ``[n]`` (rows of ``semantics``) that the classifier learns from."""
-        real = {i: self._real[_key(row)] for i, row in enumerate(semantics) if _key(row) in self._real}
+        real = {i: self._real[row_key(row)] for i, row in enumerate(semantics) if row_key(row) in self._real}
         missing = [i for i in range(len(semantics)) if i not in real]
-        missing.sort(key=lambda i: _key(semantics[i]))  # the candidates' order decides no sample
+        missing.sort(key=lambda i: row_key(semantics[i]))  # the candidates' order decides no sample
         if missing:
             rng = torch.Generator().manual_seed(self.seed)
             made = self.model.sample(semantics[missing], self.samples, rng)
@@ -174,9 +199,9 @@ class SyntheticRecogniser:
                 "SyntheticRecogniser.scores", found="no data", expected="fit() or remember() before"
             )
         features, labels = self.training_set(semantics)
-        generalised = any(_key(row) in self._real for row in semantics)
+        generalised = any(row_key(row) in self._real for row in semantics)
         return clone(self.gzsl if generalised else self.zsl).fit(features.numpy(), labels.numpy())
 
 
-def _key(row: Tensor) -> bytes:
+def row_key(row: Tensor) -> bytes:
     return row.float().numpy().tobytes()

@@ -1,12 +1,16 @@
-"""Files that are whole or absent, and the project's root."""
+"""Files that are whole or absent, arrays that are larger than memory, and the project's root."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -26,6 +30,22 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def write_npy(path: Path, shape: tuple[int, ...], blocks: Iterable[Tensor]) -> Tensor:
+    """Write float32 blocks of rows, ``shape`` in all, as one .npy; the array, mapped into memory.
+
+    Writing into what is returned changes memory, never the file.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+
+    def write(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_2_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block.numpy(), dtype="<f4").data)
+
+    atomic_write(path, write)
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def project_root() -> Path:

@@ -15,6 +15,7 @@ from bs4 import Tag
 from site_checks.pages import Entry, Page, Site
 
 EXERCISES = range(3, 7)
+STUB = "# YOUR CODE HERE"  # nbgrader's, in place of a solution
 FILE_NAME = re.compile(r"[^\s]+\.(?:png|jpe?g|svg|gif|webp)|<Figure size .*>|_images/.*", re.IGNORECASE)
 # Ids that sphinx-exercise and sphinx-proof give to every box of theirs.
 BOX_IDS = {"exercise-content", "solution-content", "proof-content"}
@@ -114,16 +115,19 @@ def frame_problems(entry: Entry, page: Page) -> list[str]:
 
 
 def exercise_problems(entry: Entry, page: Page) -> list[str]:
-    """A numbered chapter has a handful of exercises, and each its solution."""
+    """A numbered chapter has a handful of exercises, each with its solution, and one to write code in."""
     if not (entry.notebook and entry.numbered):
         return []
-    asked, solved = len(page.article.select(".exercise")), len(page.article.select(".solution"))
+    boxes = page.article.select(".exercise")
+    asked, solved = len(boxes), len(page.article.select(".solution"))
     least, most = EXERCISES[0], EXERCISES[-1]
     problems = []
     if asked not in EXERCISES:
         problems.append(page.problem(f"{asked} exercises", f"{least} to {most} in a numbered chapter"))
     if solved != asked:
         problems.append(page.problem(f"{solved} solutions to {asked} exercises", "one each"))
+    if not any(STUB in code.get_text() for box in boxes for code in box.select("pre")):
+        problems.append(page.problem(f"no {STUB!r} in an exercise", "the stub of a coding exercise"))
     return problems
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler
 
-from zsl_lib.data import ZSLDataset, toy
+from zsl_lib.data import ZSLDataset, dataset, toy
 from zsl_lib.errors import DataError
 
 
@@ -222,6 +222,39 @@ def test_dimension_that_trainval_never_observes_becomes_zero():
     assert scaled is not None
     assert (scaled[:, 1] == 0).all()
     assert (scaled[small().trainval, 0].max(), scaled[small().trainval, 0].min()) == (1, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_range_from_blocks_is_that_of_all_at_once(seed, hide):
+    rng = torch.Generator().manual_seed(seed)
+    mask = torch.rand(20, 3, generator=rng) < 0.3 if hide else None
+    d = small(features=torch.randn(20, 3, generator=rng), mask=mask)
+    values = d.features[d.trainval].double().numpy()
+    shown = np.ones_like(values, dtype=bool) if mask is None else mask[d.trainval].numpy()
+    low = np.where(shown, values, np.inf).min(0)
+    span = np.where(shown, values, -np.inf).max(0).astype(np.float32) - low.astype(np.float32)
+    low, span = np.where(shown.any(0), low, 0), np.where(shown.any(0), span, np.inf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_rows", lambda features: 3)
+        found = d.observed_range()
+    np.testing.assert_array_equal(found[0], low)
+    np.testing.assert_array_equal(found[1], np.where(span < 1e-15, 1, span))
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_scaled_to_a_file_is_the_same_and_stays_there(tmp_path, monkeypatch, hide):
+    monkeypatch.setattr(dataset, "_rows", lambda features: 3)
+    mask = torch.rand(20, 3, generator=torch.Generator().manual_seed(2)) < 0.5 if hide else None
+    d = small(mask=mask)
+    found, file = d.scaled(tmp_path / "scaled.npy"), tmp_path / "scaled.npy"
+    assert torch.equal(found.features, d.scaled().features)
+    assert torch.equal(found.semantics, d.scaled().semantics)
+    before = file.read_bytes()
+    found.features.zero_()
+    assert file.read_bytes() == before
+    with pytest.raises(DataError, match=r"scaled\.npy: found a file, expected a new one"):
+        d.scaled(file)
 
 
 def test_scaled_without_features():

@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_features(mine):
     assert (mine.folder / "features.npy").stat().st_size > 100e6
     before = own_megabytes()
     d = mine.load()
-    assert own_megabytes() - before < 60
+    assert own_megabytes() - before < 40
     assert d.features.shape == (n, 400_000)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from zsl_lib.errors import DataError
+from zsl_lib.files import write_npy
 
 INDEX_SETS = ("trainval", "test_seen", "test_unseen", "train", "val")
+BLOCK = 2**20
+"""Entries looked at at a time: a block's memory must not depend on how wide a row is."""
 
 
 class Images(Protocol):
@@ -115,7 +119,7 @@ class ZSLDataset:
         assert self.images is not None  # by construction
         return self.images[index]
 
-    def scaled(self) -> ZSLDataset:
+    def scaled(self, file: str | Path | None = None) -> ZSLDataset:
         """Min–max scaled features, and semantics of one length.
 
         Each feature dimension of ``trainval`` spans [0, 1].
@@ -127,13 +131,29 @@ class ZSLDataset:
 
         Rows of ``semantics`` that differ in length are brought to length 1, as the benchmark's attributes
         are. Sentence embeddings differ, and are some twenty times longer; paper 1 is silent on them.
+
+        ``file``: a new .npy that the features are written to block by block and are mapped into memory from,
+        if they are too many to be held.
+
+        Raises
+        ------
+        DataError: no features, or the file is there: it may be the one that these features are mapped from.
         """
         if self.features is None:
             raise DataError(f"{self.name}: features", found="none", expected="features to scale")
+        if file is not None and Path(file).exists():
+            raise DataError(str(file), found="a file", expected="a new one", hint="remove it if you can")
         low, span = self.observed_range()
-        features = (self.features - low).div_(span)  # in float32: AWA2 has 76 million entries
-        if self.mask is not None:
-            features[~self.mask] = 0
+
+        def scale(x: Tensor, rows: slice) -> Tensor:
+            x = (x[rows] - low).div_(span)  # in float32: AWA2 has 76 million entries
+            return x if self.mask is None else x.masked_fill_(~self.mask[rows], 0)
+
+        if file is None:
+            features = scale(self.features, slice(None))
+        else:
+            blocks = (scale(self.features, rows) for rows in _slices(self.features))
+            features = write_npy(Path(file), tuple(self.features.shape), blocks)
         semantics, points = _of_one_length(self.semantics), self.points
         if points is not None and semantics is not self.semantics:
             points = points * self.semantics.double().norm(dim=1)
@@ -145,14 +165,14 @@ class ZSLDataset:
         A span below 1e-15 counts as constant and is 1; a dimension that trainval never observes becomes 0.
         """
         assert self.features is not None  # by the caller
-        values = self.features[self.trainval]
-        observed = (
-            torch.ones_like(values, dtype=torch.bool) if self.mask is None else self.mask[self.trainval]
-        )
-        low = values.masked_fill(~observed, torch.inf).amin(0)
-        span = values.masked_fill(~observed, -torch.inf).amax(0) - low
+        low = torch.full((self.features.shape[1],), torch.inf)
+        high = -low
+        for i in self.trainval.sort().values.split(_rows(self.features)):  # they may lie on disk, in order
+            x, hidden = self.features[i], torch.tensor(False) if self.mask is None else ~self.mask[i]
+            low = low.minimum(x.masked_fill(hidden, torch.inf).amin(0))
+            high = high.maximum(x.masked_fill(hidden, -torch.inf).amax(0))
+        never, span = low > high, high - low
         span[span < 1e-15] = 1
-        never = ~observed.any(0)
         return low.masked_fill(never, 0), span.masked_fill(never, torch.inf)
 
     def tuning_split(self, *, holdout: float = 0.2, seed: int = 0) -> ZSLDataset:
@@ -209,6 +229,17 @@ class ZSLDataset:
         return replace(self, **kept, train=empty, val=empty)
 
 
+def _rows(features: Tensor) -> int:
+    """How many rows of the features make a block of 32 MB."""
+    return max(1, 2**23 // max(1, features.shape[1]))
+
+
+def _slices(features: Tensor) -> Iterator[slice]:
+    """All rows, a block at a time."""
+    rows = _rows(features)
+    return (slice(i, i + rows) for i in range(0, len(features), rows))
+
+
 def _of_one_length(semantics: Tensor) -> Tensor:
     """Rows of length 1, but for rows that are 0; unchanged if all lengths agree to a thousandth."""
     lengths = semantics.norm(dim=1, keepdim=True)
@@ -257,9 +288,9 @@ def _check_examples(d: ZSLDataset) -> None:
         _expect(d, f"instances[{key!r}]", len(values) == n, f"length {len(values)}", f"length {n}")
 
 
-def _not_finite(features: Tensor, mask: Tensor | None, rows: int = 8192) -> int:
+def _not_finite(features: Tensor, mask: Tensor | None) -> int:
     """Observed entries that are NaN or infinite, counted by blocks of rows: the features may lie on disk."""
-    bad = 0
+    rows, bad = max(1, BLOCK // max(1, features.shape[1])), 0
     for i in range(0, len(features), rows):
         block = ~features[i : i + rows].isfinite()
         bad += int((block if mask is None else block & mask[i : i + rows]).sum())
