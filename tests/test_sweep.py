@@ -15,8 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import nbformat
@@ -28,10 +32,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsl_lib import DataError
-from zsl_lib.sweep import prepare, sweep, work
+from zsl_lib.sweep import prepare, sweep, work, workers
 from zsl_lib.sweep.__main__ import main
 from zsl_lib.sweep.plan import Run, parse_seeds, parse_settings, read_notebook, run_name, value_text
-from zsl_lib.sweep.run import ATTEMPTS, execute, read_status, state_of
+from zsl_lib.sweep.run import ATTEMPTS, Status, execute, read_status, state_of
 from zsl_lib.sweep.summary import gather, mean_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,11 +204,14 @@ def test_unknown_parameters_end_it_before_anything_runs(toy, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "sigma=0.1,abc"], "--set sigma: found abc, expected a number (its default is 0.5)"),
-        (["--set", "fault=1"], "--set fault: found 1, expected text (its default is none)"),
-        (["--set", "flag=1"], "--set flag: found 1, expected true or false (its default is false)"),
-        (["--set", "steps=1,2"], "--set steps: found 1, expected a list (its default is [1, 2])"),
-        (["--set", "results_dir=x"], "--set results_dir: found a value, expected none: each run has its own"),
+        (["--set", "sigma=0.1,abc"], "parameter sigma: found abc, expected a number (its default is 0.5)"),
+        (["--set", "fault=1"], "parameter fault: found 1, expected text (its default is none)"),
+        (["--set", "flag=1"], "parameter flag: found 1, expected true or false (its default is false)"),
+        (["--set", "steps=1,2"], "parameter steps: found 1, expected a list (its default is [1, 2])"),
+        (
+            ["--set", "results_dir=x"],
+            "parameter results_dir: found a value, expected none: each run has its own",
+        ),
         (["--set", "checkpoint=x"], "each run has its own (--checkpoint)"),
         (["--seeds", "0-1", "--set", "seed=3"], "--seeds: found seed in --set too, expected one of them"),
         (["--seeds", "x"], "--seeds: found 'x'"),
@@ -239,7 +246,7 @@ def test_what_is_no_notebook(tmp_path, name, text, found):
 
 
 def test_values_from_python_are_plain(toy):
-    with pytest.raises(DataError, match="--set seed: found int64, expected a plain Python value"):
+    with pytest.raises(DataError, match="parameter seed: found int64, expected a plain Python value"):
         prepare(toy, {"seed": np.arange(2)})
     assert len(prepare(toy, {"seed": range(2), "steps": [(1, 2)]})[1]) == 2
 
@@ -656,8 +663,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     host, port = address.split(":")
-    # A second loss and the scheduler gives a run up; by default that is the fourth.
-    env = os.environ | {"PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     commands = (
         ["scheduler", "--host", host, "--port", port, "--no-dashboard"],
         ["worker", f"tcp://{address}", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"],
@@ -705,6 +711,89 @@ def test_killed_workers_of_a_cluster(toy, cluster):
     (second,) = ended
     assert (second.state, second.settings, second.attempts) == ("done", {"fault": "wait"}, 2)
     assert len(records(Path("_build/sweep/toy"))) == 1
+
+
+class Future(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+class FakeDask:
+    """What :func:`workers.cluster` uses of ``distributed``; ``fates``: what each submission ends in."""
+
+    class KilledWorker(Exception):
+        pass
+
+    def __init__(self, fates: dict[str, list[object]]) -> None:
+        self.fates, self.keys, self.loop = fates, [], None
+
+    def submit(self, function, run, key):
+        self.keys.append(key)
+        return Future(result=lambda: self.end(self.fates[run.name].pop(0)))
+
+    def end(self, fate):
+        if isinstance(fate, BaseException):
+            raise fate
+        return fate
+
+    def as_completed(self, futures, loop):
+        self.waiting = list(futures)
+        return self
+
+    def add(self, future):
+        self.waiting.append(future)
+
+    def __iter__(self):
+        while self.waiting:
+            yield self.waiting.pop(0)
+
+
+def test_what_a_scheduler_gives_up(toy, monkeypatch):
+    _, runs = prepare(toy, {"seed": list(range(5))})
+    innocent, culprit, hopeless, cancelled, ended = runs
+    killed = FakeDask.KilledWorker("gave up")
+    done = Status(innocent.name, {}, "", innocent.sweep, state="done")
+    write_status(culprit, state="running", attempts=2)
+    write_status(ended, state="done")
+    dask = FakeDask(
+        {
+            innocent.name: [killed, killed, done],
+            culprit.name: [killed],
+            hopeless.name: [killed, killed, killed],
+            cancelled.name: [CancelledError("scheduler gone")],
+            ended.name: [CancelledError()],
+        }
+    )
+    monkeypatch.setattr("zsl_lib.sweep.workers.optional", lambda *names: dask)
+    monkeypatch.setattr("zsl_lib.sweep.workers._client", lambda *arguments: nullcontext(dask))
+    found = {status.name: status for status in workers.cluster(runs, "tcp://127.0.0.1:1")}
+    assert found[innocent.name] == done
+    assert found[culprit.name].error == "its worker was killed 2 times (out of memory?)"
+    assert found[hopeless.name].error == "no worker gave an answer: KilledWorker: gave up"
+    assert found[cancelled.name].error == "no worker gave an answer: CancelledError: scheduler gone"
+    assert found[ended.name].state == "done"
+    assert len(dask.keys) == len(set(dask.keys)) == 3 + 1 + 3 + 1 + 1
+
+
+def test_processes_that_cannot_start_fail_all_runs_once(toy, monkeypatch):
+    _, runs = prepare(toy, {"seed": [0, 1]})
+
+    def broken(*arguments):
+        raise BrokenProcessPool("no process")
+        yield
+
+    monkeypatch.setattr("zsl_lib.sweep.workers._pool", broken)
+    errors = [status.error for status in workers.local(runs, 2)]
+    assert errors == ["no worker gave an answer: BrokenProcessPool: no process"] * 2
+
+
+def test_a_cluster_without_workers(toy, capsys, monkeypatch, cluster):
+    def wait(*arguments, **options):
+        raise TimeoutError
+
+    monkeypatch.setattr("distributed.Client.wait_for_workers", wait)
+    assert main([str(toy), "--dask", cluster]) == 2
+    hint = f"start some: dask worker {cluster} --nworkers 2 --nthreads 1"
+    assert f"--dask {cluster}: found no worker, expected one or more ({hint})" in capsys.readouterr().err
 
 
 def test_a_cluster_that_is_not_there(toy, capsys, monkeypatch):

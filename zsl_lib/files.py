@@ -6,11 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -37,6 +38,8 @@ def write_npy(path: Path, shape: tuple[int, ...], blocks: Iterable[Tensor]) -> T
 
     Writing into what is returned changes memory, never the file.
     """
+    import torch  # here, because it takes seconds and the workers of a sweep do without
+
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
 
     def write(file: BinaryIO) -> None:

@@ -193,20 +193,18 @@ def check(notebook: Notebook, grid: Mapping[str, Sequence[Any]]) -> None:
         expected = f"some of its parameters ({has})"
         raise DataError(str(notebook.path), found=f"no parameter {', '.join(unknown)}", expected=expected)
     for name, values in grid.items():
+        where, expected = f"parameter {name}", _kind(notebook.defaults[name])
         if name in OWN:
             hint = "--checkpoint" if name == "checkpoint" else "see --out"
-            raise DataError(
-                f"--set {name}", found="a value", expected="none: each run has its own", hint=hint
-            )
+            raise DataError(where, found="a value", expected="none: each run has its own", hint=hint)
         if not values:
-            raise DataError(f"--set {name}", found="no value", expected="one or more")
-        expected, default = _kind(notebook.defaults[name]), notebook.defaults[name]
+            raise DataError(where, found="no value", expected="one or more")
         for value in values:
             if type(value) not in PLAIN:
-                raise DataError(f"--set {name}", found=type(value).__name__, expected="a plain Python value")
+                raise DataError(where, found=type(value).__name__, expected="a plain Python value")
             if expected and _kind(value) != expected:
-                hint = f"its default is {value_text(default)}"
-                raise DataError(f"--set {name}", found=value_text(value), expected=expected, hint=hint)
+                hint = f"its default is {value_text(notebook.defaults[name])}"
+                raise DataError(where, found=value_text(value), expected=expected, hint=hint)
 
 
 def _kind(value: Any) -> str:
@@ -230,7 +228,7 @@ def product(notebook: Notebook, grid: Mapping[str, Sequence[Any]]) -> list[dict[
 
 
 def run_name(settings: Mapping[str, Any]) -> str:
-    """``"sigma=0.1,seed=3-1a2b3c4d"``: the same for the same settings, in whatever order they were given."""
+    """``"sigma=0.1,seed=3-1a2b3c4d"``: of the settings alone, in their order, and a digest of all of them."""
     text = ",".join(f"{name}={value_text(value)}" for name, value in settings.items()) or "defaults"
     digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
     return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text)[:100] + "-" + digest[:8]
