@@ -201,7 +201,7 @@ def test_without_torchvision_an_untrained_resnet34_says_how_to_get_it(monkeypatc
     def broken(name: str):
         raise ImportError("no such module")
 
-    monkeypatch.setattr(backbones, "_beside_cpu_torch", broken)
+    monkeypatch.setattr(backbones, "beside_cpu_torch", broken)
     with pytest.raises(ImportError, match=r"torchvision\.models: .*zsl-book\[images\]"):
         untrained_resnet34()
 

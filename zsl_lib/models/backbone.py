@@ -250,12 +250,12 @@ def _in_unit_range(images: Tensor, channels: int) -> Tensor:
 def _optional(name: str) -> ModuleType:
     """A package that only photographs need."""
     try:
-        return _beside_cpu_torch(name)
+        return beside_cpu_torch(name)
     except ImportError as error:
         raise ImportError(f"{name}: {error}; pip install 'zsl-book[images]'") from error
 
 
-def _beside_cpu_torch(name: str) -> ModuleType:
+def beside_cpu_torch(name: str) -> ModuleType:
     """Import what needs torchvision, also where torchvision was built against CUDA and torch was not.
 
     Its import then fails for want of two operators of detection. They are declared here, without a body,
