@@ -1,4 +1,4 @@
-"""The benchmark's metrics in per cent: T1, AU, AS, H, Flat-hit@k; and hubness, which explains some of them."""
+"""The benchmark's metrics in per cent: T1, AU, AS, H and Flat-hit@k; hubness, which explains some of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reader for ImageNet-21K as the field passes it on: features and word vectors in MAT v7.3 (HDF5), class sets.
+"""Reader for ImageNet-21K as the field passes it on: MAT v7.3 (HDF5) features and word vectors, class sets.
 
 ::
 
@@ -8,17 +8,16 @@
       ImageNet_splits.mat   optional, MAT v5: hops2, hops3, all, mp500 … lp5000 (Xian et al., TPAMI 2019)
       imagenet-testsets.json  optional: the class sets of Kampffmeyer et al. (CVPR 2019)
 
-MATLAB stores a matrix column by column, so HDF5 shows it transposed: ``w2v`` is ``[K, C]`` there; ``wnids`` holds
-C references to strings; labels count from 1 and are rows of ``wnids``, in all files; ``no_w2v_loc`` numbers the classes
-without a word vector. ``features`` are found as ``[N, D]`` and as ``[D, N]`` (so are the publishers' training
-and validation features, in one file); the number of labels tells which. ``labels`` of ILSVRC 2012's training
-images and ``labels_val`` of its validation images are of seen classes; files of unseen classes have ``labels`` only.
+MATLAB stores a matrix column by column, so HDF5 shows it transposed: ``w2v`` is ``[K, C]`` there. ``wnids``
+holds C references to strings. Labels count from 1 and are rows of ``wnids``, in all files; ``no_w2v_loc``
+numbers the classes without a word vector. ``features`` occur as ``[N, D]`` and as ``[D, N]``, even in one
+file; the number of labels tells which. ``features_val`` are those of ILSVRC 2012's validation images.
 
-None of these files is at hand for the book's own checks: the layout is that of five public programs that read
-them, among them the releases of f-CLSWGAN's and DGP's authors, and the tests make small files like them.
+None of these files is at hand for the book's own checks: the layout is what five public programs read, and
+the tests make small files like them.
 
-Features go once through memory, a block of rows at a time, into one .npy file in float32 (``zsl_cache`` beside
-them), which is then mapped: peak memory is a block and eight bytes a label, whatever N is.
+Features go once through memory, a block of rows at a time, into one .npy file in float32 (in ``zsl_cache``,
+beside them), which is then mapped: peak memory is a block and eight bytes a label, whatever N is.
 """
 
 from __future__ import annotations
