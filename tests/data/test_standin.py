@@ -53,6 +53,14 @@ def test_bayes_rule_is_right_as_often_as_asked_for(normals):
     assert easier.a > normals.a
 
 
+def test_fewer_components_leave_fewer_directions():
+    few = ClassNormals(torch.randn(12, 5, generator=rng()), 0.5, components=2)
+    x = few.sample(torch.arange(12).repeat(10), rng(1))
+    assert int(torch.linalg.matrix_rank(x, rtol=1e-4)) == 2
+    with pytest.raises(DataError, match="ClassNormals: components: found 6, expected 1 to 5"):
+        ClassNormals(torch.randn(12, 5), 0.5, components=6)
+
+
 def test_linear_discriminant_analysis_finds_the_rows_again(normals):
     labels = torch.arange(12).repeat(20_000)
     lda = LinearDiscriminantAnalysis().fit(normals.sample(labels, rng(5)).numpy(), labels.numpy())
@@ -65,6 +73,7 @@ def test_linear_discriminant_analysis_finds_the_rows_again(normals):
     [
         (torch.ones(1, 3), 0.5, "ClassNormals: rows: found"),
         (torch.full((2, 3), torch.nan), 0.7, "ClassNormals: rows: found"),
+        (torch.ones(4, 3), 0.5, "ClassNormals: rows: found .* not all the same"),
         (torch.eye(4), 0.25, "ClassNormals: accuracy: found 0.25, expected between 1/4 and 1"),
         (torch.eye(4), 1.0, "ClassNormals: accuracy: found 1.0"),
     ],
@@ -105,5 +114,5 @@ def test_a_problem_of_drawn_features(normals):
     assert torch.equal(d.features, again.features)
     with pytest.raises(DataError, match=r"stand_in: found test_unseen=\(0, 9\)"):
         stand_in(normals, semantics, names, unseen, test_unseen=(0, 9))
-    with pytest.raises(DataError, match="stand_in: found .* 0 of 12 classes unseen"):
+    with pytest.raises(DataError, match=r"stand_in: found .* 0 of 12 classes unseen"):
         stand_in(normals, semantics, names, torch.zeros(12, dtype=torch.bool))

@@ -1,14 +1,15 @@
 r"""Made-up features of real classes: drawn around the rows of a pretrained classifier.
 
 Let the features of class c be normal with mean μ_c and a covariance Σ that all classes share. Bayes' rule is
-then a linear classifier (linear discriminant analysis) with rows :math:`w_c = \Sigma^{-1}(\mu_c - \bar\mu)`. Read
-backwards, the rows of a pretrained classifier and a Σ say where the means are:
+then a linear classifier (linear discriminant analysis) with rows :math:`w_c = \Sigma^{-1}(\mu_c - \bar\mu)`.
+Read backwards, the rows of a pretrained classifier and a Σ say where the means are:
 
 .. math:: \mu_c = \Sigma\,(w_c - \bar w), \qquad x = \mu_c + \Sigma^{1/2}\varepsilon .
 
-Here Σ = a² C with C the covariance of the rows: within a class features vary as classes vary among one another.
-The one number left, a, says how well classes can be told apart. It is set so that Bayes' rule is right as often
-as asked for, say as often as the pretrained network on real images.
+Here Σ = a² C with C the covariance of the rows, of which the leading principal components are kept: features
+vary within a class in the directions in which the rows vary most. The one number left, a, says how well
+classes can be told apart. It is set so that Bayes' rule is right as often as asked for, say as often as the
+pretrained network on real images.
 
 Such features test code and semantics. They are not images: nothing about them is new to a classifier that
 was trained on all of these classes.
@@ -33,20 +34,31 @@ class ClassNormals:
     Parameters
     ----------
     rows: ``[C, D]``, C at least 2, not all the same.
-    accuracy: share of draws that Bayes' rule gets right, in (1 / C, 1). seed: of the draws that set it.
+    accuracy: share of draws that Bayes' rule gets right, in (1 / C, 1). components: directions that are kept;
+        None keeps all. seed: of the draws that set the accuracy.
+
+    Raises
+    ------
+    DataError: one of them is not so.
     """
 
-    def __init__(self, rows: Tensor, accuracy: float, *, seed: int = 0) -> None:
+    def __init__(
+        self, rows: Tensor, accuracy: float, *, components: int | None = None, seed: int = 0
+    ) -> None:
         c = len(rows)
-        if rows.ndim != 2 or c < 2 or not rows.isfinite().all():
+        if rows.ndim != 2 or c < 2 or not rows.isfinite().all() or (rows == rows[0]).all():
             found = f"{tuple(rows.shape)}, finite: {bool(rows.isfinite().all())}"
-            raise DataError("ClassNormals: rows", found=found, expected="[C, D], two or more, finite")
+            expected = "[C, D], two or more, finite and not all the same"
+            raise DataError("ClassNormals: rows", found=found, expected=expected)
         if not 1 / c < accuracy < 1:
             raise DataError("ClassNormals: accuracy", found=accuracy, expected=f"between 1/{c} and 1")
+        most = min(rows.shape)
+        if components is not None and not 1 <= components <= most:
+            raise DataError("ClassNormals: components", found=components, expected=f"1 to {most}")
         rows = rows.double()
-        self.rows = rows - rows.mean(0)
-        # C = F Fᵀ / C with F = rowsᵀ; its root times a normal vector of D is F times one of C, so no D × D root.
-        self.root = self.rows.T / c**0.5  # [D, C]
+        u, s, v = (part[..., :components] for part in _svd(rows - rows.mean(0)))
+        self.rows = u * s @ v.T  # [C, D]
+        self.root = v * s / c**0.5  # [D, r] with root rootᵀ = C
         self.directions = self.rows @ self.root @ self.root.T  # Σ w at a = 1, [C, D]
         self.a = self._scale(accuracy, seed)
 
@@ -83,11 +95,18 @@ class ClassNormals:
         return float((scores.argmax(1) == labels).double().mean())
 
 
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """u ``[C, r]``, s ``[r]`` and v ``[D, r]`` with matrix = u diag(s) vᵀ; v's columns have one sign."""
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    sign = vt.gather(1, vt.abs().argmax(1, keepdim=True)).sign().flatten()
+    return u * sign, s, vt.T * sign
+
+
 def hold_out(hierarchy: Hierarchy, *, single: int, in_subtrees: int, seed: int = 0) -> tuple[str, ...]:
     """Some of the 1,000 seen classes to be unseen, near and far from the rest; sorted.
 
-    ``single`` classes are drawn one by one, so most keep a sibling. Whole subtrees of 5 to 30 classes are drawn
-    until they hold at least ``in_subtrees`` classes; theirs is the greater distance.
+    ``single`` classes are drawn one by one, so most keep a sibling. Whole subtrees of 5 to 30 classes are
+    drawn until they hold at least ``in_subtrees`` classes; theirs is the greater distance.
 
     Raises
     ------
@@ -127,7 +146,8 @@ def stand_in(
 
     Parameters
     ----------
-    unseen: bool ``[C]``. per_class, test_seen: training and test examples of a seen class.
+    semantics, names: of the C classes, and of more that have no example. unseen: bool ``[C]``.
+    per_class, test_seen: training and test examples of a seen class.
     test_unseen: an unseen class has a number of test examples between these two, drawn uniformly on a
         logarithmic scale: classes of ImageNet-21K differ much in theirs.
     """
