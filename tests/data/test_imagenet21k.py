@@ -316,7 +316,7 @@ def test_a_nan_under_no_w2v_loc_is_fine(mine):
     assert not words.vectors[3].any()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1), byte=st.integers(0, 255), words=st.booleans())
 def test_one_damaged_byte_never_escapes_as_another_error(position, byte, words, tmp_path_factory):
     mine = Folder(tmp_path_factory.mktemp("m") / "mine")

@@ -163,7 +163,8 @@ def read_words(path: Path) -> Words:
             raise DataError(f"{path}: w2v", found=found, expected=expected, hint=hint)
         lost = _numbers(file, path, "no_w2v_loc", len(wnids)) if "no_w2v_loc" in file else []
         table = np.ascontiguousarray(vectors[()].T, dtype=np.float32)
-    strange = [w for w in wnids if w not in set(wordnet.load().classes)]
+    known = set(wordnet.load().classes)
+    strange = [w for w in wnids if w not in known]
     if strange or len(set(wnids)) < len(wnids):
         found = f"{strange[0]!r}" if strange else "a synset twice"
         raise DataError(f"{path}: wnids", found=found, expected="each of ImageNet-21K's synsets once")
