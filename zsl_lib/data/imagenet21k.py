@@ -161,7 +161,7 @@ def read_words(path: Path) -> Words:
             )
             found, expected = f"shape {vectors.shape}", f"[K, {len(wnids)}], a column a synset of wnids"
             raise DataError(f"{path}: w2v", found=found, expected=expected, hint=hint)
-        lost = _numbers(file, path, "no_w2v_loc", len(wnids)) if "no_w2v_loc" in file else []
+        lost: Any = _numbers(file, path, "no_w2v_loc", len(wnids)) if "no_w2v_loc" in file else []
         table = np.ascontiguousarray(vectors[()].T, dtype=np.float32)
     known = set(wordnet.load().classes)
     strange = [w for w in wnids if w not in known]

@@ -63,7 +63,7 @@ def neighbours_kept(full: Array, small: Array, k: int = 10, *, sample: int = 200
     """Of the k nearest classes by cosine (rows of length 1), the share that both have; over some classes."""
     rows = np.random.default_rng(seed).choice(len(full), min(sample, len(full)), replace=False)
     shared = [
-        np.intersect1d(*(_nearest(table, row, k) for table in (full, small)), assume_unique=True).size
+        np.intersect1d(_nearest(full, row, k), _nearest(small, row, k), assume_unique=True).size
         for row in rows
     ]
     return float(np.mean(shared)) / k
