@@ -284,7 +284,7 @@ def generated(data, model, seed):
 
 shared = {"hidden": hidden, "encoder_hidden": hidden, "critic_hidden": hidden, "latent_dim": latent_dim}
 shared |= {"sigma": sigma, "epochs": epochs, "langevin_steps": langevin_steps, "step_size": step_size}
-models = [learner(method, shared, seed=s, device=device).fit(data, progress=False) for s in range(seeds)]
+models = [learner(method, shared, seed=s, device=device).fit(data) for s in range(seeds)]
 title = METHODS[method].title
 recognisers = {"regression": [ridge(data, lam=1.0)], title: [generated(data, m, s) for s, m in enumerate(models)]}
 print(f"{title}, {seeds} runs; loss by epoch of the first:", [round(entry["loss"]) for entry in models[0].history])
