@@ -9,13 +9,21 @@ import torch
 from helpers import small_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch import Tensor
 
 from zsl_lib.classify import SoftmaxClassifier, SyntheticRecogniser, knn
 from zsl_lib.data import ZSLDataset
 from zsl_lib.errors import DataError
-from zsl_lib.metrics import evaluate, h_by_epoch, harmonic_mean, hubness, per_class_accuracy, predict
+from zsl_lib.metrics import (
+    evaluate,
+    flat_hit,
+    h_by_epoch,
+    harmonic_mean,
+    hubness,
+    per_class_accuracy,
+    predict,
+)
 
 
 class Table:
@@ -179,3 +187,64 @@ def test_hubness_is_the_skewness_of_how_often_classes_are_named():
 def test_hubness_of_more_neighbours_than_classes_is_an_error(k):
     with pytest.raises(DataError, match=f"hubness: k: found {k}, expected 1 to 4"):
         hubness(torch.eye(4), k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 10, 20])
+def test_flat_hit_is_sklearns_top_k_accuracy(k):
+    generator = torch.Generator().manual_seed(k)
+    scores = torch.randn(200, 30, generator=generator)
+    labels = torch.randint(30, (200,), generator=generator)
+    scores[torch.arange(200), labels] += 1
+    expected = top_k_accuracy_score(labels, scores.numpy(), k=k, labels=range(30))
+    assert flat_hit(scores, labels, k) == pytest.approx(100 * expected)
+
+
+def test_flat_hit_counts_images_and_per_class_counts_classes():
+    scores = torch.eye(3)[[0, 0, 0, 2]]
+    labels = torch.tensor([0, 0, 0, 1])
+    assert flat_hit(scores, labels) == pytest.approx(75)
+    assert flat_hit(scores, labels, per_class=True) == pytest.approx(50)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_a_tie_counts_by_chance(k):
+    assert flat_hit(torch.zeros(5, 7), torch.arange(5), k) == pytest.approx(100 * k / 7)
+    scores = torch.tensor([[3.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0]])
+    by_hand = {1: 0, 3: 200 / 3, 7: 100}[k]
+    assert flat_hit(scores, torch.tensor([2]), k) == pytest.approx(by_hand)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 8))
+def test_flat_hit_grows_with_k_and_a_tie_is_the_mean_over_orders(seed, k):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(3, (6, 8), generator=generator).float()
+    labels = torch.randint(8, (6,), generator=generator)
+    found = [flat_hit(scores, labels, i) for i in range(1, 9)]
+    assert found == sorted(found)
+    assert found[-1] == 100
+    broken = scores.repeat(500, 1) + 0.5 * torch.rand(3000, 8, generator=generator)  # ties at random
+    assert flat_hit(broken, labels.repeat(500), k) == pytest.approx(found[k - 1], abs=6)
+
+
+def test_a_masked_candidate_is_no_hit():
+    scores = torch.tensor([[1.0, -torch.inf, -torch.inf]])
+    assert flat_hit(scores, torch.tensor([1]), 3) == 0
+    assert flat_hit(scores, torch.tensor([0]), 1) == 100
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "k", "message"),
+    [
+        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 1, "flat_hit: found scores"),
+        (torch.zeros(2, 3), torch.tensor([0]), 1, "flat_hit: found scores"),
+        (torch.zeros(3), torch.tensor([0, 1, 2]), 1, "flat_hit: found scores"),
+        (torch.zeros(1, 3), torch.tensor([0]), 0, "flat_hit: k: found 0, expected 1 to 3"),
+        (torch.zeros(1, 3), torch.tensor([0]), 4, "flat_hit: k: found 4, expected 1 to 3"),
+        (torch.zeros(1, 3), torch.tensor([3]), 1, "flat_hit: labels: found 3..3, expected 0..2"),
+        (torch.zeros(1, 3), torch.tensor([-1]), 1, "flat_hit: labels: found -1..-1"),
+        (torch.tensor([[0.0, torch.nan]]), torch.tensor([0]), 1, "flat_hit: scores: found NaN"),
+    ],
+)
+def test_flat_hit_of_what_does_not_fit(scores, labels, k, message):
+    with pytest.raises(DataError, match=message):
+        flat_hit(scores, labels, k)

