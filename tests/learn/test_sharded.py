@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import rng, small_dataset
+from helpers import processes, rng, small_dataset
 
 from zsl_lib import parallel
 from zsl_lib.data import ZSLDataset
@@ -26,8 +25,6 @@ from zsl_lib.record import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ABPConfig(latent_dim=3, hidden=16, langevin_steps=3, step_size=0.1, batch_size=8, epochs=4)
-FORK = get_context("forkserver")  # its processes start with these imports done
-FORK.set_forkserver_preload(["pytest", "zsl_lib.parallel", "torch._dynamo"])  # Adam imports the last
 
 
 def odd_dataset(mask: torch.Tensor | None = None) -> ZSLDataset:
@@ -44,7 +41,8 @@ def one(data: ZSLDataset, config: ABPConfig = SMALL, **options: Any) -> ABP:
 def together(ranks: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What ``work(*arguments)`` returns in each of several processes, joined by gloo."""
     folder.mkdir(exist_ok=True)
-    todo = [FORK.Process(target=_process, args=(r, ranks, folder, work, arguments)) for r in range(ranks)]
+    fork = processes()
+    todo = [fork.Process(target=_process, args=(r, ranks, folder, work, arguments)) for r in range(ranks)]
     for process in todo:
         process.start()
     for process in todo:
