@@ -19,6 +19,7 @@ SETUP :=
 else
 SETUP := $(STAMP)
 SITE_SETUP := $(VENV)/.zsl-book-site-installed
+FUZZ_SETUP := $(VENV)/.zsl-book-fuzz-installed
 endif
 
 # The kernel is the environment's own, whatever kernels the user or the machine has.
@@ -38,7 +39,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf lab refresh constraints gpu bench clean $(GPU_RUNS)
+.PHONY: help install book test check lint pairs unit fuzz nbval check-site pdf lab refresh constraints gpu bench clean $(GPU_RUNS)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,10 @@ $(VENV)/.zsl-book-site-installed: $(STAMP)
 	@if PYTHONPATH=.ci "$(PY)" -c 'import sys, site_checks.browser as b; sys.exit(not b.find_browser())'; then \
 	  ($(call pip_install,site)) && touch $@ || true; \
 	fi
+
+$(VENV)/.zsl-book-fuzz-installed: $(STAMP)
+	@$(call pip_install,fuzz)
+	@touch $@
 
 constraints: ## remake constraints.txt (needs uv; UPGRADE=1 for newer versions)
 	@$(PYTHON) .ci/constraints.py $(if $(UPGRADE),--upgrade)
@@ -115,6 +120,10 @@ pairs: $(SETUP)
 
 unit: $(SETUP) ## unit tests
 	$(PY) -m pytest
+
+SECONDS ?= 60
+fuzz: $(SETUP) $(FUZZ_SETUP) ## fuzz each reader (SECONDS=60 of it; ONLY="zip tgz" for some)
+	@$(PY) tests/fuzz/fuzz_readers.py --seconds $(SECONDS) $(ONLY)
 
 nbval: $(SETUP) ## run the committed notebooks and compare the outputs marked for it
 ifeq ($(PAIRS),)

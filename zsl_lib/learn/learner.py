@@ -158,12 +158,18 @@ class EpochLearner:
             raise DataError(
                 str(path), found="no readable checkpoint", expected=f"one of {type(self).__name__}.fit"
             ) from error
-        expect_run(str(path), state.get("run") if isinstance(state, dict) else None, self._run())
-        self.net.load_state_dict(state["net"])
-        self._adam.load_state_dict(state["adam"])
-        self._rng.set_state(state["rng"].cpu())
-        self.history = state["history"]
-        self._restore(state)
+        run = state.get("run") if isinstance(state, dict) else None
+        plain = isinstance(run, dict) and not any(isinstance(value, Tensor) for value in run.values())
+        expect_run(str(path), run if plain else None, self._run())
+        try:
+            self.net.load_state_dict(state["net"])
+            self._adam.load_state_dict(state["adam"])
+            self._rng.set_state(state["rng"].cpu())
+            self.history = state["history"]
+            self._restore(state)
+        except Exception as error:
+            found = f"parts that do not fit ({type(error).__name__})"
+            raise DataError(str(path), found=found, expected="one of this run") from error
 
     def _run(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that goes on from it (epochs may differ)."""
