@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 
-if __name__ == "__main__" and find_spec("atheris"):
+if __name__ == "__main__" and "--input" not in sys.argv and find_spec("atheris"):
     import atheris
 
     with atheris.instrument_imports(include=["zipfile", "tarfile", "tomllib"]):
