@@ -23,6 +23,7 @@ else
 SETUP := $(STAMP)
 UNIT_SETUP = $(GRADER)
 SITE_SETUP := $(VENV)/.zsl-book-site-installed
+FUZZ_SETUP := $(VENV)/.zsl-book-fuzz-installed
 endif
 
 # The kernel is the environment's own, whatever kernels the user or the machine has.
@@ -48,7 +49,7 @@ RECORDS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book/. _static/. 2>/dev/null)
 PARAMETERS := notebooks/params/paper.yaml
 
-.PHONY: help install book test check lint pairs unit nbval check-site pdf slides lab refresh constraints \
+.PHONY: help install book test check lint pairs unit fuzz nbval check-site pdf slides lab refresh constraints \
 	assignment grade class gpu bench clean $(CLASS_RUNS) $(GPU_RUNS)
 
 help: ## list the commands
@@ -84,6 +85,10 @@ $(VENV)/.zsl-book-site-installed: $(STAMP)
 	@if PYTHONPATH=.ci "$(PY)" -c 'import sys, site_checks.browser as b; sys.exit(not b.find_browser())'; then \
 	  ($(call pip_install,site)) && touch $@ || true; \
 	fi
+
+$(VENV)/.zsl-book-fuzz-installed: $(STAMP)
+	@$(call pip_install,fuzz)
+	@touch $@
 
 $(GRADER): .ci/nbgrader.txt | $(SETUP)
 	@echo "Setting up $(NBGRADER): about a minute the first time ..."
@@ -138,6 +143,10 @@ pairs: $(SETUP)
 
 unit: $(SETUP) $(UNIT_SETUP) ## unit tests
 	$(PY) -m pytest
+
+SECONDS ?= 60
+fuzz: $(SETUP) $(FUZZ_SETUP) ## fuzz each reader (SECONDS=60 of it; ONLY="zip tgz" for some)
+	@$(PY) tests/fuzz/fuzz_readers.py --seconds $(SECONDS) $(ONLY)
 
 nbval: $(SETUP) ## run the committed notebooks and compare the outputs marked for it
 ifeq ($(PAIRS),)

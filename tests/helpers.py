@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +53,13 @@ def small_dataset(
         test_unseen=(~is_seen[labels]).nonzero().flatten(),
         mask=mask,
     )
+
+
+def processes() -> ForkServerContext:
+    """Makes processes that start at once: what takes seconds to import is imported before."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "jsonschema", "zsl_lib.parallel", "torch._dynamo"])
+    return context
 
 
 class World(nn.Module):

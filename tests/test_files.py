@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from zsl_lib.files import atomic_write, write_npy
+from zsl_lib.files import STALE, atomic_write, write_npy
 
 
 def test_the_file_holds_what_was_written_and_its_folder_is_made(tmp_path):
@@ -54,6 +55,19 @@ def test_the_old_file_can_be_read_until_the_new_one_is_whole(tmp_path):
 
     atomic_write(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_what_a_killed_process_left_long_ago_is_removed_and_what_another_one_writes_now_is_not(tmp_path):
+    path, now = tmp_path / "file [1].bin", time.time()
+    for name, age in (("old", STALE + 60), ("new", STALE - 60)):
+        left = tmp_path / f".{path.name}.{name}"
+        left.write_bytes(b"half")
+        os.utime(left, (now - age, now - age))
+    other = tmp_path / ".file 1.bin.old"
+    other.write_bytes(b"of another file")
+    os.utime(other, (0, 0))
+    atomic_write(path, lambda file: file.write(b"whole"))
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f".{path.name}.new", other.name}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,13 +16,20 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+STALE = 3600.0  # seconds without a byte after which a temporary file is one of a process that was killed
+
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Call ``write`` on a temporary file beside ``path``, then move it there: never a half-written file.
 
+    A process that is killed leaves its temporary file; a later call removes it, when it is ``STALE``.
     Raises whatever ``write`` raises; an OSError without a file name, as a full disk gives, gets ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(FileNotFoundError):  # another process is doing the same
+            if time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

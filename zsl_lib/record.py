@@ -196,15 +196,23 @@ def validate(values: Any, where: str) -> None:
             f"{where}: {key}", found=error.message, expected="a value that fits zsl_lib.record.SCHEMA"
         )
     for key, value in values["metrics"].items():
-        if not math.isfinite(value):  # JSON has no NaN, and a schema cannot refuse it
+        if not is_finite(value):  # JSON has no NaN, and a schema cannot refuse it
             raise DataError(f"{where}: metrics.{key}", found=value, expected="a finite number")
     curves = values.get("curves", {})
     for key, column in curves.items():
-        if not all(map(math.isfinite, column)):
+        if not all(map(is_finite, column)):
             raise DataError(f"{where}: curves.{key}", found=column, expected="finite numbers")
     if len({len(column) for column in curves.values()}) > 1:
         lengths = {key: len(column) for key, column in curves.items()}
         raise DataError(f"{where}: curves", found=f"lengths {lengths}", expected="one length")
+
+
+def is_finite(value: float) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
@@ -218,7 +226,7 @@ def read_records(folder: str | Path, experiment: str = "*") -> pd.DataFrame:
     for path in sorted(Path(folder).glob(f"{experiment}/*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:  # brackets by the thousand recurse
             raise DataError(str(path), found=f"no JSON ({error})", expected="a record") from error
         validate(values, str(path))
         name = f"{values['experiment']}/{filename(values['dataset'], values['method'], values['seed'])}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.errors import DataError
+from zsl_lib.files import atomic_write
 from zsl_lib.metrics import evaluate
 
 METRICS = ["T1", "AU", "AS", "H"]
@@ -120,7 +121,7 @@ def _read(log: Path, settings: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
     text = log.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        log.write_text(whole, encoding="utf-8")
+        atomic_write(log, lambda file: file.write(whole.encode()))
     expected = {_key(setting) for setting in settings}
     rows = {}
     for number, line in enumerate(whole.splitlines(), 1):

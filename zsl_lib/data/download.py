@@ -129,7 +129,7 @@ def _origin(part: Path) -> Path:
 def _version(url: str, part: Path) -> str:
     """The validator under which ``part`` came from ``url``; empty if it came from elsewhere or had none."""
     origin = _origin(part)
-    lines = origin.read_text(encoding="utf-8").splitlines() if origin.exists() else []
+    lines = origin.read_text(encoding="utf-8", errors="replace").splitlines() if origin.exists() else []
     return lines[1] if len(lines) == 2 and lines[0] == url else ""
 
 

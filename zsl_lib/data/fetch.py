@@ -29,6 +29,7 @@ from zsl_lib.data.dataset import INDEX_SETS, ZSLDataset
 from zsl_lib.data.download import download, file_hash
 from zsl_lib.data.images import find_images
 from zsl_lib.data.published import FEATURES, SIZES, SOURCES, SPLITS, Source
+from zsl_lib.data.text import read_lines
 from zsl_lib.data.unpack import unpack
 from zsl_lib.errors import DataError
 from zsl_lib.files import atomic_write
@@ -131,7 +132,7 @@ def mirrors(root: Path, file: str) -> list[str]:
         return []
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # brackets by the thousand recurse
         raise DataError(f"{path}", found=f"no TOML ({error})", expected='"file" = ["address", ...]') from None
     for key, urls in table.items():
         fits = isinstance(urls, list) and all(str(url).startswith(("https://", "http://")) for url in urls)
@@ -206,7 +207,7 @@ def _seal(source: Source, archive: Path) -> None:
 
 
 def _first_word(seal: Path) -> str:
-    words = seal.read_text(encoding="utf-8").split()
+    words = " ".join(read_lines(seal, "a SHA-256 digest")).split()
     if not words or len(words[0]) != 64:
         raise DataError(f"{seal}", found=" ".join(words)[:40] or "nothing", expected="a SHA-256 digest")
     return words[0]

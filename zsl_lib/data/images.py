@@ -6,16 +6,21 @@ Animals with Attributes 2 (``JPEGImages/<class>/<file>``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from zsl_lib.data.text import read_lines
 from zsl_lib.errors import DataError
+
+ID = re.compile("[0-9]{1,18}")
+MOST_SLENDER = 100  # sides of an image, the longer over the shorter: it is made larger until the shorter fits
 
 
 class ImageFiles:
@@ -56,9 +61,12 @@ def read_image(path: Path, size: int) -> Tensor:
             image = file.convert("RGB")
     except FileNotFoundError:
         raise DataError(f"{path}", found="no such file", expected="an image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow raises a dozen types on a damaged file, and one on too many pixels
         found = f"a damaged image ({type(error).__name__}: {error})"
         raise DataError(f"{path}", found=found, expected="an image", hint="fetch it again") from error
+    if max(image.size) > MOST_SLENDER * min(image.size):
+        found = f"{image.size[0]} x {image.size[1]} pixels"
+        raise DataError(f"{path}", found=found, expected=f"sides as 1 to {MOST_SLENDER} at most")
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -158,9 +166,9 @@ def _read_list(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"{path}", found="no such file", expected="a list of CUB-200-2011's layout")
     rows: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split(maxsplit=1)
-        if len(words) != 2 or not words[0].isdigit() or words[0] in rows:
+        if len(words) != 2 or not ID.fullmatch(words[0]) or words[0] in rows:
             raise DataError(f"{path}: line {number}", found=repr(line), expected="a new number and a text")
         rows[words[0]] = words[1].strip()
     if not rows:

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from zsl_lib.data.dataset import INDEX_SETS, ZSLDataset
+from zsl_lib.data.text import read_lines
 from zsl_lib.data.xlsa17 import name_files, sha256
 from zsl_lib.errors import DataError
 
@@ -103,7 +104,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     """The manifest's keys, all known ones."""
     try:
         manifest = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # brackets by the thousand recurse
         raise DataError(f"{path}", found=f"no TOML ({error})", expected="a manifest") from None
     for key, value in manifest.items():
         if key not in FILES + TABLES:
@@ -154,9 +155,11 @@ def _parts(spec: str) -> tuple[Path, str]:
 
 def _open(spec: str) -> _Opened:
     path, columns = _parts(spec)
-    if not path.exists():
-        there = ", ".join(sorted(p.name for p in path.parent.iterdir())[:8]) if path.parent.is_dir() else ""
-        raise DataError(str(path), found="no such file", expected="an array", hint=f"beside it: {there}")
+    with _readable(path):  # a name may be longer than a name can be
+        if not path.exists():
+            beside = sorted(p.name for p in path.parent.iterdir())[:8] if path.parent.is_dir() else []
+            hint = f"beside it: {', '.join(beside)}"
+            raise DataError(str(path), found="no such file", expected="an array", hint=hint)
     readers: dict[str, Callable[[Path], _Opened]] = {
         ".npy": _npy,
         ".zarr": _zarr,
@@ -252,12 +255,13 @@ def _whole(array: _Opened) -> Tensor:
     if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or (values != np.round(values)).any():
         found = f"{values.dtype}, not all of them whole"
         raise DataError(array.where, found=found, expected="whole numbers")
-    return torch.from_numpy(values.ravel().astype(np.int64))
+    with np.errstate(invalid="ignore"):  # what is too large becomes a number out of range, and is refused so
+        return torch.from_numpy(values.ravel().astype(np.int64))
 
 
 def _mask(array: _Opened) -> Tensor:
     values = _values(array)
-    if not np.isin(values, (0, 1)).all():
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
         raise DataError(array.where, found="other values", expected="0 and 1, or False and True")
     return torch.from_numpy(values.astype(bool))
 
@@ -268,10 +272,7 @@ def _values(array: _Opened) -> Array:
 
 
 def _lines(file: str) -> tuple[str, ...]:
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(file, found=f"no text ({error})", expected="a name a line, in UTF-8") from None
+    lines = read_lines(Path(file), "a name a line, in UTF-8")
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -13,7 +13,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,6 @@ MOST_BYTES = 100 * 2**30
 MOST_TIMES = 20  # photographs hardly shrink; features in float64 by a factor of five
 SPARE = 2**20  # bytes granted to small archives beyond that
 MOST_HEADER = 4 * 2**20  # bytes that one read of a tar file may ask for
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,17 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
     target.mkdir(parents=True)
     try:
         tops = _write(archive, PurePosixPath(folder), target)
-    except DAMAGE as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and tarfile raise a dozen types on a damaged file
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            # no room; or a member that is in the way of another
+            found = f"what cannot be written ({error})"
+            raise DataError(f"{archive}", found=found, expected="files") from error
         found = f"a damaged archive ({str(error).partition(chr(10))[0] or type(error).__name__})"
         raise DataError(
             f"{archive}", found=found, expected="a whole one", hint="remove it and fetch again"
         ) from error
-    except OSError as error:  # no room; or a member that is in the way of another
-        raise DataError(f"{archive}", found=f"what cannot be written ({error})", expected="files") from error
     if not any(target.iterdir()):
         hint = f"it holds {', '.join(sorted(tops)[:8]) or 'nothing'}"
         raise DataError(f"{archive}", found=f"no {folder} in it", expected="the data set", hint=hint)

@@ -20,8 +20,10 @@ import scipy.io
 import torch
 from torch import Tensor
 
+from zsl_lib.data import mat
 from zsl_lib.data.dataset import INDEX_SETS, ZSLDataset
 from zsl_lib.data.images import ImageFiles, find_images
+from zsl_lib.data.text import read_lines
 from zsl_lib.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -141,6 +143,7 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Array]:
     """Those of ``keys`` that the MAT file holds."""
     _expect_mat(path)
     try:
+        mat.check(path, keys)
         return scipy.io.loadmat(path, variable_names=keys)
     except Exception as error:  # scipy raises a dozen types on a damaged file, zlib's and struct's too
         reason = f"a truncated or damaged file ({type(error).__name__}: {error})"
@@ -193,7 +196,8 @@ def _integers(path: Path, content: dict[str, Array], key: str) -> npt.NDArray[np
     whole = np.isfinite(flat).all() and bool((flat == np.round(flat)).all())
     if not whole:
         raise DataError(f"{path}: {key}", found="fractions, NaN or infinity", expected="whole numbers")
-    return flat.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is too large becomes a number out of range, and is refused so
+        return flat.astype(np.int64)
 
 
 def _strings(path: Path, content: dict[str, Array], key: str) -> tuple[str, ...]:
@@ -341,7 +345,7 @@ def _attribute_names(folder: Path, k: int) -> tuple[str, ...]:
     for candidate in ATTRIBUTE_FILES:
         path = folder / candidate
         if path.is_file():
-            lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.split() for line in read_lines(path) if line.strip()]
             names = tuple(" ".join(words[1:] if words[0].isdigit() else words) for words in lines)
             if len(names) == k:
                 return names

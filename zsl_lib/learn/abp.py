@@ -7,8 +7,10 @@ by the latents are in :mod:`zsl_lib.learn.arms`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,17 +95,19 @@ class ABP(FeatureLearner):
         By :mod:`zsl_lib.learn.engine` for the paper's generator, else by :meth:`infer_by_autograd`; both give
         the same chain. ``generator`` is the source of noise; without it, training's own is used and moves on.
         """
-        k, rng = self.config, self._rng if generator is None else generator
+        rng = self._rng if generator is None else generator
         if type(self.net) is not Generator:
             return self.infer_by_autograd(z, x, c, mask, rng)
-        return engine.chain(
-            engine.Visit.of(self.net, x, c, mask, k.precision),
-            z,
-            lambda: torch.randn(z.shape, generator=rng, device=z.device, dtype=z.dtype),
-            sigma=k.sigma,
-            steps=k.langevin_steps,
-            step_size=k.step_size,
-        )
+        noise = partial(torch.randn, z.shape, generator=rng, device=z.device, dtype=z.dtype)
+        return self._chain(z, x, c, mask, noise)
+
+    def _chain(
+        self, z: Tensor, x: Tensor, c: Tensor, mask: Tensor | None, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`infer` for the paper's generator; ``noise()`` gives the u of a step."""
+        k, net = self.config, cast(Generator, self.net)
+        visit = engine.Visit.of(net, x, c, mask, k.precision)
+        return engine.chain(visit, z, noise, sigma=k.sigma, steps=k.langevin_steps, step_size=k.step_size)
 
     def infer_by_autograd(
         self,

@@ -8,6 +8,7 @@ device and sampling, a generator of features; :class:`~zsl_lib.learn.abp.ABP` an
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -85,8 +86,8 @@ class EpochLearner:
             raise DataError(f"{type(self).__name__}.fit: epochs", found=last, expected="0 or more")
         data = self._training(dataset)
         self._start(data)
-        if checkpoint is not None and Path(checkpoint).exists():
-            self._resume(Path(checkpoint))
+        if checkpoint is not None and (stored := self._stored(Path(checkpoint))) is not None:
+            self._resume(Path(checkpoint), stored)
         if len(self.history) > last:
             raise DataError(str(checkpoint), found=f"{len(self.history)} epochs", expected=f"at most {last}")
         todo = range(len(self.history), last)
@@ -134,27 +135,41 @@ class EpochLearner:
             "rng": self._rng.get_state(),
             "history": self.history,
         } | self._state()
+        self._write(path, state)
+
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
         atomic_write(path, lambda file: torch.save(state, file))
 
-    def _resume(self, path: Path) -> None:
+    def _stored(self, path: Path) -> bytes | None:
+        """The checkpoint's content; None if there is none."""
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataError(
+                str(path), found=f"no readable file ({error})", expected="a checkpoint"
+            ) from error
+
+    def _resume(self, path: Path, stored: bytes) -> None:
+        try:
+            state = torch.load(io.BytesIO(stored), map_location=self.device, weights_only=True)
         except Exception as error:
             raise DataError(
                 str(path), found="no readable checkpoint", expected=f"one of {type(self).__name__}.fit"
             ) from error
-        found, expected = state.get("run") if isinstance(state, dict) else None, self._run()
-        if found != expected:
-            different = {k: v for k, v in (found or {}).items() if expected.get(k) != v}
-            wanted = {k: expected.get(k) for k in different}
-            raise DataError(
-                str(path), found=different or "no such checkpoint", expected=wanted or "one of this run"
-            )
-        self.net.load_state_dict(state["net"])
-        self._adam.load_state_dict(state["adam"])
-        self._rng.set_state(state["rng"].cpu())
-        self.history = state["history"]
-        self._restore(state)
+        run = state.get("run") if isinstance(state, dict) else None
+        plain = isinstance(run, dict) and not any(isinstance(value, Tensor) for value in run.values())
+        expect_run(str(path), run if plain else None, self._run())
+        try:
+            self.net.load_state_dict(state["net"])
+            self._adam.load_state_dict(state["adam"])
+            self._rng.set_state(state["rng"].cpu())
+            self.history = state["history"]
+            self._restore(state)
+        except Exception as error:
+            found = f"parts that do not fit ({type(error).__name__})"
+            raise DataError(str(path), found=found, expected="one of this run") from error
 
     def _run(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that goes on from it (epochs may differ)."""
@@ -163,6 +178,14 @@ class EpochLearner:
         }
         kind = {"method": type(self).__name__, "network": type(self.net).__name__}
         return run | kind | {"seed": self.seed, "device": self.device.type, "data": self._data_digest}
+
+
+def expect_run(where: str, found: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+    """Raise DataError, naming what differs, unless both runs (:meth:`EpochLearner._run`) are one."""
+    if found != expected:
+        different = {k: v for k, v in (found or {}).items() if expected.get(k) != v}
+        wanted = {k: expected.get(k) for k in different}
+        raise DataError(where, found=different or "nothing of this run", expected=wanted or "one of this run")
 
 
 class FeatureLearner(EpochLearner):
