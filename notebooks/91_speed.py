@@ -228,6 +228,11 @@ def slope(x, y):
     return np.polyfit(x, y, 1)[0] if len(x) > 1 else float("nan")
 
 
+def shown(values, digits=1):
+    """As text; a dash where there is no value."""
+    return ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in values]
+
+
 slopes = {name: 1024 * slope(part["classes"], part["peak_mb"]) for name, part in many.groupby("classifier", observed=True)}
 print(f"{many.loc[0, 'device']}; the processor's time where it has one thread")
 print(f"{given['samples']} features a class of {given['feature_dim']:,} entries, k = {given['k']}, {given['queries']} queries, blocks of {given['block']:,}; FAISS with {probes[-1]} probes")
@@ -236,20 +241,19 @@ table = pd.DataFrame(
         "classifier": many["classifier"].astype(str),
         "classes": many["classes"].map("{:,}".format),
         "features, GB": many["classes"] * given["samples"] * given["feature_dim"] * 4 / 1e9,
-        "fit, s": many["fit_ms"] / 1000,
-        "ask, s": many["ask_ms"] / 1000,
+        "fit, s": shown(many["fit_ms"] / 1000),
+        "ask, s": shown(many["ask_ms"] / 1000, 2),
         "MB": many["peak_mb"],
-        "KB a class": many["classifier"].astype(str).map(slopes),
-        "recall, %": many[f"recall_{probes[-1]}"],
-        "T1, %": many["T1"],
+        "KB a class": shown(many["classifier"].astype(str).map(slopes)),
+        "recall, %": shown(many[f"recall_{probes[-1]}"]),
+        "T1, %": shown(many["T1"]),
     }
 )
-formats = {"features, GB": "{:.2f}", "fit, s": "{:.1f}", "ask, s": "{:.1f}", "MB": "{:.0f}", "KB a class": "{:.1f}"}
-plots.table(table, formats=formats, index=False)
+plots.table(table, formats={"features, GB": "{:.2f}", "MB": "{:.0f}"}, index=False)
 
 # %% mystnb={"image": {"alt": "Three panels. Time to fit and ask, and peak memory, against the number of classes, one line a classifier; exact neighbours have level memory. Recall of FAISS against time to ask, one line a number of classes, a point for each number of probes."}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.2))
-for (name, part), marker in zip(many.groupby("classifier", observed=True), "osDv^", strict=True):
+for (name, part), marker in zip(many.groupby("classifier", observed=True), "osDv^", strict=False):
     total = (part["fit_ms"].fillna(0) + part["ask_ms"]) / 1000
     axes[0].plot(part["classes"], total, marker=marker, ms=4, label=name)
     axes[1].plot(part["classes"], part["peak_mb"], marker=marker, ms=4)
@@ -257,7 +261,7 @@ axes[0].set(xscale="log", yscale="log", xlabel="classes", ylabel="s to fit and a
 axes[1].set(xscale="log", yscale="log", xlabel="classes", ylabel="MB")
 axes[0].legend()
 searched = many[many["method"] == "faiss"]
-for (_, row), marker in zip(searched.iterrows(), "osD", strict=True):
+for (_, row), marker in zip(searched.iterrows(), "osDv^", strict=False):
     axes[2].plot([row[f"ask_ms_{n}"] / 1000 for n in probes], [row[f"recall_{n}"] for n in probes], marker=marker, ms=4, label=f"{row['classes']:,}")
 axes[2].set(xscale="log", ylim=(0, 102), xlabel="s to ask", ylabel="recall, %")
 axes[2].legend(title=f"classes; {', '.join(map(str, probes))} probes")
@@ -270,7 +274,7 @@ exact, index = most.loc["exact"], most.loc["faiss"]
 print(f"{exact['classes']:,} classes, all features {1e3 * table['features, GB'].max():,.0f} MB:")
 print(f"  exact neighbours take {exact['peak_mb']:.0f} MB and {exact['ask_ms'] / 1000:.0f} s; with 300 features a class it would be {300 / given['samples'] * exact['ask_ms'] / 6e4:.0f} minutes")
 print(f"  the softmax {most.loc['softmax', 'fit_ms'] / 3.6e6:.1f} hours")
-print(f"KB a class as counted: prototypes {WIDE:.0f} (a mean), softmax {4 * WIDE:.0f} (weights, gradient, two moments),")
+print(f"KB a class as counted: prototypes {2 * WIDE:.0f} (a sum and a mean), softmax {4 * WIDE:.0f} (weights, gradient, two moments),")
 print(f"  FAISS {given['samples'] * WIDE / 4:.0f} (a byte an entry), all held at least {given['samples'] * WIDE:.0f}")
 print(f"FAISS is asked in {exact['ask_ms'] / index['ask_ms']:.1f} times less time than a pass takes, after a fit of {index['fit_ms'] / exact['ask_ms']:.1f} passes")
 
@@ -307,7 +311,7 @@ plots.table(table, formats={"features, GB": "{:.2f}", "MB": "{:.0f}", "bytes an 
 
 # %% mystnb={"image": {"alt": "Peak memory against the number of examples for the three steps, nearly level, and a dotted line for the size of the features, which rises far above them."}} tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.6, 3))
-for (name, part), marker in zip(disk.groupby("step", observed=True), "osD", strict=True):
+for (name, part), marker in zip(disk.groupby("step", observed=True), "osD", strict=False):
     ax.plot(part["N"], part["peak_mb"], marker=marker, ms=4, label=name)
 sizes = np.sort(disk["N"].unique())
 ax.plot(sizes, sizes * width * 4 / 2**20, color="grey", ls=":", label="the features")
