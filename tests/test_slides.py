@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup, Tag
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = ROOT / ".ci"
-LONG = "A sentence with Eq. 3 and <span class='math'>\\(x\\)</span> that is long enough to be on a slide."
+LONG = "A sentence with Eq. 3 and <span class='math'>\\(x\\)</span> that is long enough to show on a slide."
 REST = " What follows is told by the teacher. " + "It goes on and on, as prose in books does. " * 6
 MANY = "line\nn = 1" + "\n" * 20 + "n"
 CODE = '<div class="highlight"><pre>{}</pre></div>'
@@ -122,7 +122,7 @@ def test_a_column_a_section(deck: BeautifulSoup) -> None:
 def test_a_long_paragraph_is_short_on_the_slide_and_whole_beside_it(deck: BeautifulSoup) -> None:
     paragraph = deck.select("section.column")[1].select_one(".block")
     assert paragraph is not None
-    assert text(paragraph.p).endswith("be on a slide.")
+    assert text(paragraph.p).endswith("show on a slide.")
     assert text(paragraph.select_one("aside.whole")).endswith("as prose in books does.")
 
 
