@@ -512,6 +512,55 @@ for lam in (0.01, 0.1, 1.0, 10.0, 100.0):
 # it is itself parent or child of another seen class.
 # ```
 #
+# ```{exercise-start}
+# :label: ex-imagenet-hit
+# ```
+# Write Flat-hit@k with ties that count by chance: of all orders in which the candidates of equal score could stand, the share in which the true class is
+# among the first $k$.
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-imagenet-hit
+# :class: dropdown
+# ```
+
+# %% tags=["exercise"]
+import torch
+
+
+def hit_share(scores, labels, k):
+    """The mean over images of the chance of a hit. scores: [n, C]; labels: the true columns, [n]."""
+    ### BEGIN SOLUTION
+    own = scores.gather(1, labels[:, None])
+    better, equal = (scores > own).sum(1), (scores == own).sum(1)
+    return ((k - better) / equal).clamp(0, 1).double().mean()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+from itertools import permutations
+
+from sklearn.metrics import top_k_accuracy_score
+
+from zsl_lib.exercises import compare
+
+g = torch.Generator().manual_seed(0)
+labels = torch.arange(40) % 5
+distinct, tied = torch.rand(40, 5, generator=g), torch.randint(0, 3, (40, 5), generator=g).float()
+for k in (1, 2, 4):
+    expected = top_k_accuracy_score(labels, distinct, k=k)
+    compare(f"no ties, by scikit-learn, k = {k}", hit_share(distinct, labels, k), expected)
+    shares = []
+    for order in permutations(range(5)):
+        columns = torch.tensor(order)
+        first = columns[tied[:, columns].argsort(dim=1, descending=True, stable=True)[:, :k]]
+        shares.append((first == labels[:, None]).any(1).double().mean())
+    compare(f"ties, in the mean over all orders, k = {k}", hit_share(tied, labels, k), torch.stack(shares).mean())
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
 # ## Summary
 #
 # The published class sets follow from WordNet: a hop counts nodes, so 2-hops are parents and children of seen classes, and 3-hops add what is two edges
