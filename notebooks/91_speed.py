@@ -282,7 +282,7 @@ print(f"FAISS is asked in {exact['ask_ms'] / index['ask_ms']:.1f} times less tim
 # - **Exact neighbours need no memory that grows with the features.** They are drawn, compared and forgotten; the time is that of drawing them, and grows in proportion.
 # - **Prototypes** keep a row a class and take the same pass once. Here, where a class is one cloud, they are also right more often than k-NN.
 # - **The softmax** is the one that does not scale: more classes mean more features and more scores for each, so its time grows with the square. The paper's number of epochs is out of reach of a CPU at this size.
-# - **FAISS** pays off where queries come again and again. Its memory grows with the features, at a quarter of their size. With more classes the same probes are a smaller part of the cells, so recall falls.
+# - **FAISS** pays off where queries come again and again. Its memory grows with the features, at a quarter of their size. With more classes the same probes are a smaller part of the cells, so recall falls, and T1 by more than recall: the neighbours that are missed are not a random part of all.
 #
 # ## Features on disk
 #
