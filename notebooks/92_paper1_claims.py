@@ -71,8 +71,8 @@ print(len(tested), "tests of", len(order), "generative methods on", ", ".join(da
 # ## How a claim is judged
 #
 # *A is better than B* is judged by the differences of both at the same seed, with Student's interval of
-# their mean. The claim **holds** (yes) if every interval that it makes a statement about lies above 0; it is not supported (no)
-# if at most one in twenty does, and holds *partly* otherwise. Intervals are for one comparison each: of twenty, one is
+# their mean. The claim **holds** (yes) if every interval that it makes a statement about lies above 0, and *partly* if more than
+# one in twenty does. Else it is *not shown*, or, if more than one in twenty lies below 0, the answer is **no**. Intervals are for one comparison each: of twenty, one is
 # expected to miss. With fewer than three seeds there is no verdict.
 
 # %% tags=["hide-input"]

@@ -12,6 +12,7 @@ from zsl_lib.claims import (
     ANSWERS,
     TITLES,
     Claims,
+    alike,
     differences,
     in_order,
     in_words,
@@ -81,7 +82,11 @@ def test_two_runs_of_one_seed_are_refused():
         ([(0.1, 2), (0.2, 3)], "yes"),
         ([(0.1, 2), (0.0, 3)], "partly"),
         ([(-1, 2), (-3, -1)], "no"),
-        ([(0.1, 2), *[(-1, 2)] * 19], "no"),  # one of twenty
+        ([(-1, 2), (-3, 1)], "not shown"),
+        ([(0.1, 2), *[(-1, 2)] * 19], "not shown"),  # one of twenty
+        ([(-2, -0.1), *[(-1, 2)] * 19], "not shown"),
+        ([(-2, -0.1), *[(-1, 2)] * 18], "no"),
+        ([(0.1, 2), (-2, -0.1)], "partly"),
         ([(0.1, 2), *[(-1, 2)] * 18], "partly"),
         ([(math.nan, math.nan), (0.1, 2)], "yes"),  # one seed says nothing
         ([(math.nan, math.nan)], "not measured yet"),
@@ -94,18 +99,35 @@ def test_a_verdict_counts_the_intervals_above(intervals, answer):
 def test_two_seeds_make_no_verdict():
     few = gaps((1, 2), pairs=2)
     assert verdict(few) == "not measured yet"
-    assert verdict(pd.concat([few, gaps((-1, 2))])) == "no"
+    assert verdict(pd.concat([few, gaps((-1, 2))])) == "not shown"
+    assert alike(gaps((-1, 1), pairs=2), 2) == "not measured yet"
     assert in_words(pd.concat([few, few])) == "toy: +1.5 to +1.5 (2 seeds)"
 
 
 def test_a_verdict_may_be_about_another_number_than_0():
     assert verdict(gaps((-1.5, 0.5)), above=-2) == "yes"
-    assert verdict(gaps((-2.5, 0.5)), above=-2) == "no"
+    assert verdict(gaps((-2.5, 0.5)), above=-2) == "not shown"
+    assert verdict(gaps((-2.5, -2.1)), above=-2) == "no"
+
+
+@pytest.mark.parametrize(
+    ("intervals", "answer"),
+    [
+        ([(-1, 1), (-1.9, 1.9)], "yes"),
+        ([(-1, 1), (-1, 3)], "partly"),
+        ([(-1, 3)], "not shown"),
+        ([(-1, 3), (2.1, 3)], "no"),
+        ([(-1, 3), (-9, -2.1)], "no"),
+    ],
+)
+def test_what_is_alike_lies_within(intervals, answer):
+    assert alike(gaps(*intervals), 2) == answer
 
 
 def test_words_give_the_interval_of_one_difference_and_the_range_of_many():
     assert in_words(gaps((1, 3))) == "toy: +2.0 [1.0, 3.0]"
     assert in_words(gaps((1, 3), (-4, 0))) == "toy: -2.0 to +2.0, 1 of 2 intervals above 0"
+    assert in_words(gaps((1, 3), (-4, -1))) == "toy: -2.5 to +2.0, 1 of 2 intervals above 0, 1 below"
     assert in_words(gaps((1, 3), (-4, 0)), above=-5) == "toy: -2.0 to +2.0, 2 of 2 intervals above -5"
     assert in_words(gaps((1, 3), pairs=3)) == "toy: +2.0 [1.0, 3.0] (3 seeds)"
     two = pd.concat([gaps((1, 3)), gaps((0, 2), dataset="birds")])

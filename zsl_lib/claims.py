@@ -1,7 +1,8 @@
 """Claims about methods, judged by differences at the same seed: what the pages of claims share.
 
 *A is better than B* becomes a table of gaps, one row a comparison (a data set, an attack, a rival): the mean
-over seeds of A minus B with Student's interval. A claim holds where every interval lies above 0.
+over seeds of A minus B with Student's interval. A claim holds where every interval lies above 0. Intervals on
+neither side are no evidence for the opposite: that is an answer of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 from zsl_lib import record
 from zsl_lib.errors import DataError
 
-ANSWERS = ("yes", "partly", "no", "not measured yet", "not testable here")
+ANSWERS = ("yes", "partly", "not shown", "no", "not measured yet", "not testable here")
 SEEDS = 5
 """As many are wanted behind an interval; fewer are said."""
 FEWEST = 3
@@ -101,15 +102,28 @@ def intervals(values: pd.Series, by: Sequence[str], level: float = 0.95) -> pd.D
 
 
 def verdict(gaps: pd.DataFrame, above: float = 0.0) -> str:
-    """``yes`` if all intervals lie above the number, ``partly`` if more than ``BY_CHANCE`` do, else ``no``.
+    """``yes`` if all intervals lie above the number, ``partly`` if more than ``BY_CHANCE`` do.
 
-    Intervals of ``FEWEST`` pairs or more count.
+    Else ``no`` if more than ``BY_CHANCE`` lie below it, and ``not shown`` if neither is so. Intervals of
+    ``FEWEST`` pairs or more count.
     """
     judged = _judged(gaps)
-    if judged.empty:
+    return _answer(judged["low"] > above, judged["high"] < above)
+
+
+def alike(gaps: pd.DataFrame, within: float) -> str:
+    """The same for *A and B differ by less than this*: ``no`` counts intervals that lie beyond it."""
+    judged = _judged(gaps)
+    inside = (judged["low"] > -within) & (judged["high"] < within)
+    return _answer(inside, (judged["low"] > within) | (judged["high"] < -within))
+
+
+def _answer(for_it: pd.Series, against: pd.Series) -> str:
+    if for_it.empty:
         return "not measured yet"
-    beyond = judged > above
-    return "yes" if beyond.all() else "partly" if beyond.mean() > BY_CHANCE else "no"
+    if for_it.mean() > BY_CHANCE:
+        return "yes" if for_it.all() else "partly"
+    return "no" if against.mean() > BY_CHANCE else "not shown"
 
 
 def strongest(gaps: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -132,14 +146,16 @@ def in_words(gaps: pd.DataFrame, above: float = 0.0) -> str:
         if len(part) > 1:
             text = f"{part['mean'].min():+.1f} to {part['mean'].max():+.1f}"
         if len(part) > 1 and len(judged):
-            text += f", {(judged > above).sum()} of {len(judged)} intervals above {above:g}"
+            text += f", {(judged['low'] > above).sum()} of {len(judged)} intervals above {above:g}"
+            below = (judged["high"] < above).sum()
+            text += f", {below} below" if below else ""
         words.append(f"{name}: {text}{_few(part['pairs'])}")
     return "; ".join(words) or "no records"
 
 
-def _judged(gaps: pd.DataFrame) -> pd.Series:
-    """The lower ends of the intervals that rest on enough pairs."""
-    return gaps.loc[gaps["pairs"] >= FEWEST, "low"].dropna()
+def _judged(gaps: pd.DataFrame) -> pd.DataFrame:
+    """``low`` and ``high`` of the intervals that rest on enough pairs."""
+    return gaps.loc[gaps["pairs"] >= FEWEST, ["low", "high"]].dropna()
 
 
 def _few(pairs: pd.Series) -> str:
