@@ -63,8 +63,10 @@ def join_streams(outputs: list[Any]) -> list[Any]:
 
 
 def without_progress(outputs: list[Any]) -> list[Any]:
-    """Drop progress bars (stderr that rewrites its line): they hold times, which no rerun repeats."""
-    return [o for o in outputs if not (o.get("name") == "stderr" and "\r" in o["text"])]
+    """Drop progress bars (stderr that rewrites its line, and what ends one): no rerun repeats their times."""
+    return [
+        o for o in outputs if not (o.get("name") == "stderr" and ("\r" in o["text"] or o["text"].isspace()))
+    ]
 
 
 def clean(notebook: Notebook) -> None:

@@ -214,7 +214,7 @@ LOOK = {m: (c, marker) for members in FAMILIES.values() for m, c, marker in zip(
 
 
 def against_radius(metric, name):
-    _, axes = plt.subplots(1, len(FAMILIES), figsize=(9, 3.1), sharey=True, squeeze=False)
+    _, axes = plt.subplots(1, len(FAMILIES), figsize=(9, 3.8), sharey=True, squeeze=False)
     for ax, (family, members) in zip(axes.flat, FAMILIES.items(), strict=True):
         for method in members:
             here = curves[(curves["dataset"] == name) & (curves["method"] == method)]
@@ -228,7 +228,7 @@ def against_radius(metric, name):
             ax.plot([line.index.get_loc(r) for r in worst.index], worst, "x", color=colour, ms=6)
             ax.set_xticks(x, [f"{r:g}" for r in line.index])
         ax.set(title=f"{name}, {family}", xlabel="radius ρ (pixels)")
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     axes[0, 0].set(ylabel=f"{metric} (%)", ylim=(0, axes[0, 0].get_ylim()[1]))
     plt.show()
 
@@ -606,8 +606,9 @@ Markdown(verdicts.markdown("Asked here"))
 # %% [markdown]
 # ## Summary
 #
-# Attacks on images harm every method that stands here, those that defend themselves too. How much a defence gains differs widely between seeds, so a lead in one run,
-# such as the paper's tables have it, is no evidence by itself; a verdict here waits for three. What one run shows already is the cost: training against attacks takes several times as long. In numbers:
+# Attacks on images harm every method that stands here, those that defend themselves too. Training against them buys robustness: under AutoAttack ATZSL is far ahead of its own Baseline. But how much
+# it gains differs widely between seeds, so a lead in one run, such as the paper's tables have it, is no evidence by itself. With a few seeds most of its other leads are not shown: over the best method on
+# features of a network that was left alone, over generative methods, over random signs in place of the search. What one run shows already is the cost: training against attacks takes several times as long. In numbers:
 
 # %%
 # NBVAL_CHECK_OUTPUT
