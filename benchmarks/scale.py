@@ -58,6 +58,7 @@ PROBES = (4, 16, 64)
 EXAMPLES = (62_500, 250_000, 1_000_000)
 PASSES = ("load", "range", "scale")
 BLOCK = 4096  # examples that are generated at a time
+FREED = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**20))  # bytes, of glibc
 KINDS = 1000  # classes of the examples
 
 
@@ -277,8 +278,8 @@ def in_process(what: str, n: int, scratch: Path) -> dict[str, float]:
     Large blocks that are freed go back to the system at once, so that a peak is what is needed.
     """
     words = ["--measure", what, str(n), "--scratch", str(scratch), "--threads", str(torch.get_num_threads())]
-    command, own = [sys.executable, __file__, *words], os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=own)
+    command = [sys.executable, __file__, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | FREED)
     return json.loads(done.stdout)
 
 

@@ -102,7 +102,7 @@ def test_the_build_with_an_address(tree: Path) -> None:
     assert (tree / "notebooks/01_a.ipynb").read_bytes() == before
     text, cell, *rest = nbformat.read(tree / "_build/launch/01_a.ipynb", as_version=4).cells
     assert f"{AT.url}/blob/main/notebooks/01_a.ipynb" in text.source
-    assert cell.source.splitlines()[-1].startswith(f"prepare('{AT.url}', 'main', ['jsonschema>=")
+    assert cell.source.splitlines()[-1].startswith(f"prepare('{AT.url}', 'main', ['filelock>=")
     assert "'torch>=2.6'" in cell.source
     assert "'arviz>=0.20,<1'" in cell.source
     compile(cell.source, "cell", "exec")

@@ -26,19 +26,21 @@ def findings(source: str) -> list[str]:
                 [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             )
             found += [(node.lineno, name) for name in modules if name.split(".")[0] in PICKLES]
-        if isinstance(node, ast.Call) and (name := dotted(node.func, names)) and is_unsafe(name, node):
+        if isinstance(node, ast.Call) and (name := dotted(node.func, names)) and is_unsafe(name, node, names):
             found.append((node.lineno, name))
     return [f"{line}: {name}" for line, name in sorted(found)]
 
 
 def imported(tree: ast.Module) -> dict[str, str]:
-    """What each imported name stands for: ``np`` for numpy, ``load`` for torch.load."""
+    """What a name stands for: ``np`` for numpy, ``load`` for torch.load, a class for what it derives from."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {a.asname: a.name for a in node.names if a.asname}
         elif isinstance(node, ast.ImportFrom):
             names |= {a.asname or a.name: f"{node.module or ''}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.ClassDef) and len(node.bases) == 1:
+            names[node.name] = ast.unparse(node.bases[0])
     return names
 
 
@@ -51,7 +53,7 @@ def dotted(node: ast.expr, names: dict[str, str]) -> str:
     return ""
 
 
-def is_unsafe(name: str, call: ast.Call) -> bool:
+def is_unsafe(name: str, call: ast.Call, names: dict[str, str]) -> bool:
     given = {k.arg: k.value for k in call.keywords}
     if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
         return not is_constant(given.get("weights_only"), True)
@@ -61,7 +63,7 @@ def is_unsafe(name: str, call: ast.Call) -> bool:
         return value is not None and not is_constant(value, False)
     if name in ("yaml.load", "yaml.load_all"):
         loader = given.get("Loader", call.args[1] if len(call.args) > 1 else None)
-        return loader is None or ast.unparse(loader).split(".")[-1] not in SAFE
+        return loader is None or dotted(loader, names).split(".")[-1] not in SAFE
     if name.startswith("torch.distributed."):  # these send pickles between machines
         return "_object" in name
     unsafe_yaml = name.startswith("yaml.") and name.split(".")[-1].startswith(("unsafe_load", "full_load"))
@@ -104,6 +106,7 @@ def test_nothing_that_is_read_can_run(path):
         "import pandas as pd\npd.read_pickle('a')",
         "import yaml\nyaml.load(text)",
         "import yaml\nyaml.load(text, Loader=yaml.Loader)",
+        "import yaml\nclass SafeLoader(yaml.Loader): ...\nyaml.load(text, SafeLoader)",
         "import yaml\nyaml.unsafe_load(text)",
         "from yaml import full_load_all\nfull_load_all(text)",
     ],
@@ -120,6 +123,7 @@ def test_a_planted_line_is_found(line):
         "import numpy as np\nnp.load('a.npy', mmap_mode='r', allow_pickle=False)",
         "import yaml\nyaml.safe_load(text)",
         "import yaml\nyaml.load(text, Loader=yaml.CSafeLoader)",
+        "import yaml\nclass Loader(yaml.SafeLoader): ...\nyaml.load(text, Loader)",
         "from joblib import Parallel\nParallel(2)",
         "from zsl_lib.data import load\nload('CUB')",
         "import json\njson.load(file)",
