@@ -607,8 +607,8 @@ Markdown(verdicts.markdown("Asked here"))
 # ## Summary
 #
 # Attacks on images harm every method that stands here, those that defend themselves too. Training against them buys robustness: under AutoAttack ATZSL is far ahead of its own Baseline. But how much
-# it gains differs widely between seeds, so a lead in one run, such as the paper's tables have it, is no evidence by itself. With a few seeds most of its other leads are not shown: over the best method on
-# features of a network that was left alone, over generative methods, over random signs in place of the search. What one run shows already is the cost: training against attacks takes several times as long. In numbers:
+# it gains differs widely between seeds, so a lead in one run, such as the paper's tables have it, is no evidence by itself. The lead over the strongest rival of the paper's tables did not come out: one that
+# learned from features of a network that was left alone is ahead under weak attacks. A lead over generative methods, or over random signs in place of the search, is not shown by a few seeds. What one run shows already is the cost: training against attacks takes several times as long. In numbers:
 
 # %%
 # NBVAL_CHECK_OUTPUT
