@@ -886,7 +886,11 @@ print("the same gap:", bool((found - by_formula).abs() < 0.1 * by_formula))
 # ```{solution-start} ex-vae-gap
 # :class: dropdown
 # ```
-# $\mathrm{KL} = \frac12\bigl[\operatorname{tr}(P\operatorname{diag}v) + (m-\mu)^\top P\,(m-\mu) - d - \log\det P - \sum_j\log v_j\bigr]$. The last line of the check is a $q$ with the
+# $$
+# \mathrm{KL} = \tfrac12\Bigl[\operatorname{tr}(P\operatorname{diag}v) + (m-\mu)^\top P\,(m-\mu) - d - \log\det P - \sum_j\log v_j\Bigr] .
+# $$
+#
+# The last line of the check is a $q$ with the
 # right mean and the variances $1/P_{jj}$: what no diagonal $q$ can avoid.
 
 # %% tags=["exercise"]
