@@ -113,7 +113,8 @@ book: _build/html/index.html ## execute the notebooks and build the site in _bui
 _build/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) .ci/notebooks.py $(SETUP)
 	@$(PY) .ci/notebooks.py run $< $@
 
-READERS := 05_alternating_backprop 09_incomplete_features 10_latent_space 90_results 91_speed 92_paper1_claims 93_paper2_claims
+READERS := 01_zero_shot_problem 05_alternating_backprop 09_incomplete_features 10_latent_space \
+	90_results 91_speed 92_paper1_claims 93_paper2_claims 94_paper2_attributes
 $(READERS:%=_build/notebooks/%.ipynb): $(RECORDS)
 
 # Always a whole build: Sphinx repeats no warning for a page that it did not read again,
