@@ -16,7 +16,9 @@ from zsl_lib.files import write_npy
 
 INDEX_SETS = ("trainval", "test_seen", "test_unseen", "train", "val")
 BLOCK = 2**20
-"""Entries looked at at a time: a block's memory must not depend on how wide a row is."""
+"""Entries looked at at a time: a block's memory must not depend on how wide a row is.
+
+Small, since what is freed of large blocks stays with the process."""
 
 
 class Images(Protocol):
@@ -230,8 +232,8 @@ class ZSLDataset:
 
 
 def _rows(features: Tensor) -> int:
-    """How many rows of the features make a block of 32 MB."""
-    return max(1, 2**23 // max(1, features.shape[1]))
+    """How many rows of the features make a block."""
+    return max(1, BLOCK // max(1, features.shape[1]))
 
 
 def _slices(features: Tensor) -> Iterator[slice]:
@@ -290,10 +292,10 @@ def _check_examples(d: ZSLDataset) -> None:
 
 def _not_finite(features: Tensor, mask: Tensor | None) -> int:
     """Observed entries that are NaN or infinite, counted by blocks of rows: the features may lie on disk."""
-    rows, bad = max(1, BLOCK // max(1, features.shape[1])), 0
-    for i in range(0, len(features), rows):
-        block = ~features[i : i + rows].isfinite()
-        bad += int((block if mask is None else block & mask[i : i + rows]).sum())
+    bad = 0
+    for rows in _slices(features):
+        block = ~features[rows].isfinite()
+        bad += int((block if mask is None else block & mask[rows]).sum())
     return bad
 
 
