@@ -1,15 +1,21 @@
-"""Small made-up data sets for tests: nothing is read, nothing is downloaded."""
+"""What tests share: small made-up data sets, processes, the scripts of .ci. Nothing is downloaded."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from zsl_lib.data import ZSLDataset
 from zsl_lib.data.toy import LinearGaussian
+
+CI = Path(__file__).resolve().parent.parent / ".ci"
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -71,3 +77,15 @@ class World(nn.Module):
 
     def forward(self, c: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         return self.world.mean(c) + z @ self.world.W.T + 0 * self.unused
+
+
+def ci_script(name: str) -> ModuleType:
+    """A script of ``.ci`` as a module. Its folder stays on the path, for what it imports."""
+    if str(CI) not in sys.path:
+        sys.path.insert(0, str(CI))
+    spec = importlib.util.spec_from_file_location(name, CI / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import ci_script
 
-ROOT = Path(__file__).resolve().parent.parent
-CI = ROOT / ".ci"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 
 
 @pytest.fixture(scope="module")
 def pdf() -> ModuleType:
-    sys.path.insert(0, str(CI))  # for site_checks
-    spec = importlib.util.spec_from_file_location("pdf", CI / "pdf.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return ci_script("pdf")
 
 
 def page(body: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -10,9 +9,8 @@ from types import ModuleType
 
 import pytest
 from bs4 import BeautifulSoup, Tag
+from helpers import ci_script
 
-ROOT = Path(__file__).resolve().parent.parent
-CI = ROOT / ".ci"
 LONG = "A sentence with Eq. 3 and <span class='math'>\\(x\\)</span> that is long enough to show on a slide."
 REST = " What follows is told by the teacher. " + "It goes on and on, as prose in books does. " * 6
 MANY = "line\nn = 1" + "\n" * 20 + "n"
@@ -55,13 +53,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><circle r=
 
 @pytest.fixture(scope="module")
 def slides() -> ModuleType:
-    sys.path.insert(0, str(CI))  # for site_checks
-    spec = importlib.util.spec_from_file_location("slides", CI / "slides.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return ci_script("slides")
 
 
 @pytest.fixture
