@@ -8,8 +8,8 @@ it. Outputs, and what is said about them, come one click after the code. How muc
 where it is drawn, by `slides/slides.js`. reveal.js is the copy inside the package sphinx-revealjs.
 
 Each page's box *Run this page*, and the page for teachers, get a link. Then a browser, where there is one,
-steps through every slide: math, pictures, console, other hosts, what leaves the slide. Exits 1 if anything is
-wrong.
+steps through every slide: math, pictures, console, other hosts, what leaves the slide; and axe-core reads
+them all. Exits 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bs4 import Tag
 from bs4.element import NavigableString
 from site_checks.browser import Seen, launched, why_not
 from site_checks.content import title
-from site_checks.drawn import look
+from site_checks.drawn import axe_problems, look
 from site_checks.pages import Page, Site
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ ABBREVIATION = re.compile(r"(?:\b(?:Eqs?|Figs?|Secs?|Tabs?|No|vs|al|cf|e\.g|i\.e
 SENTENCE_END = re.compile(r"[.?!][\"”)]*(?=\s+\S)")
 LINK = re.compile(r'<span class="slides">.*?</span>', re.DOTALL)
 READY_MS = 120_000
+ALL_SHOWN = """.reveal .slides section { display: block !important; visibility: visible !important;
+  opacity: 1 !important; position: static !important; transform: none !important; }"""
+UNHIDE = """() => {
+  Reveal.configure({ fragments: false });
+  for (const slide of document.querySelectorAll(".reveal .slides section")) {
+    slide.hidden = false;
+    slide.removeAttribute("aria-hidden");
+  }
+}"""
 
 
 def reveal() -> Path:
@@ -209,8 +218,8 @@ def deck(page: Page, name: str, book: str) -> str:
 </head><body><div class="reveal"><div class="slides">
 {body}
 </div></div>
-<p class="keys">{html.escape(book)} · <a href="../{name}.html">page</a> · <kbd>T</kbd> text, <kbd>F</kbd> full
-screen, <kbd>Esc</kbd> overview</p>
+<footer class="keys">{html.escape(book)} · <a href="../{name}.html">page</a> · <kbd>T</kbd> text, <kbd>F</kbd>
+full screen, <kbd>Esc</kbd> overview</footer>
 </body></html>
 """
 
@@ -267,6 +276,13 @@ def step_problems(tab: Tab) -> list[str]:
     return [f"slide {found['slide']}: {found['what']}" for found in problems]
 
 
+def read_problems(tab: Tab) -> list[str]:
+    """What axe-core finds in the open deck, all slides shown at once: it reads only what is drawn."""
+    tab.add_style_tag(content=ALL_SHOWN)
+    tab.evaluate(UNHIDE)
+    return axe_problems(tab)
+
+
 def browser_problems(decks: list[Path], shots: Path) -> list[str]:
     """What a browser stumbles over; the first slide of each deck goes to `shots`."""
     shots.mkdir(parents=True, exist_ok=True)
@@ -278,7 +294,7 @@ def browser_problems(decks: list[Path], shots: Path) -> list[str]:
             here = look(tab, seen, path.resolve().as_uri())
             tab.wait_for_function("window.slidesReady !== undefined", timeout=READY_MS)
             tab.screenshot(path=shots / f"{path.stem}.png")
-            here += step_problems(tab) + seen.take()
+            here += step_problems(tab) + read_problems(tab) + seen.take()
             problems += [f"{path}: {problem}" for problem in here]
     return problems
 

@@ -223,6 +223,7 @@ def drawn(
 def test_a_browser_passes_sound_slides(slides, site, monkeypatch, capsys) -> None:
     path = site / "_build/html/notebooks/01_sums.html"
     tall = "<p>Many lines.</p>" * 60 + '<img alt="" width="3000" height="3000" src="' + PNG + '">'
+    tall += f'<div class="cell_input"><div class="highlight"><pre>{"wide " * 400}</pre></div></div>'
     path.write_text(path.read_text(encoding="utf-8").replace("<p>It is", tall + "<p>It is"), encoding="utf-8")
     assert drawn(slides, monkeypatch, capsys) == []
     assert [p.name for p in (site / "_build/screenshots/slides").iterdir()] == ["01_sums.png"]
@@ -233,7 +234,7 @@ def test_a_browser_names_what_it_stumbles_over(slides, site, monkeypatch, capsys
 <script src="https://cdn.test/a.js"></script><script>console.warn("odd")</script>
 <p>::: {note}</p><p>``` {exercise}</p><p>{eq}`a`</p><p>raw \\(x\\)</p><p><mjx-merror>bad</mjx-merror></p>
 <p style="width: 3000px; height: 2000px; zoom: 1 !important">wide</p>
-<p><img src="../_images/none.png" alt="nothing"></p><p>It is"""
+<p><img src="../_images/none.png" alt="nothing"></p><p><button></button></p><p>It is"""
     path = site / "_build/html/notebooks/01_sums.html"
     path.write_text(path.read_text(encoding="utf-8").replace("<p>It is", bad), encoding="utf-8")
     monkeypatch.setattr(slides, "HERE", unfitted(site, slides.HERE))
@@ -249,6 +250,7 @@ def test_a_browser_names_what_it_stumbles_over(slides, site, monkeypatch, capsys
         "found ../_images/none.png; expected a picture that can be drawn",
     ):
         assert expected in found, "\n".join(found)
+    assert [line for line in found if line.startswith("axe: found 1 × button-name")], "\n".join(found)
     assert [line for line in found if re.match(r'found \d+ px below the slide, "wide"', line)]
     monkeypatch.undo()
 

@@ -94,11 +94,24 @@ function makeSlides(column) {
   column.classList.remove("column");
 }
 
+/** Whether an element that has the focus can still scroll the way an arrow key points. */
+function scrolls(element, key) {
+  const { scrollLeft, scrollTop, scrollWidth, scrollHeight, clientWidth, clientHeight } = element;
+  return {
+    ArrowLeft: scrollLeft > 0,
+    ArrowUp: scrollTop > 0,
+    ArrowRight: scrollLeft + clientWidth < scrollWidth - 1,
+    ArrowDown: scrollTop + clientHeight < scrollHeight - 1,
+  }[key];
+}
+
 async function start() {
   await MathJax.startup.promise;
   await document.fonts.ready;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
   document.querySelectorAll("section.column").forEach(makeSlides);
+  const mayScroll = document.querySelectorAll(".reveal pre, .reveal .scrolls");
+  for (const element of mayScroll) element.tabIndex = 0; // to be reached by the key Tab
   let shown = false;
   const showText = () => {
     Reveal.configure({ showNotes: (shown = !shown) });
@@ -113,6 +126,7 @@ async function start() {
     hash: true,
     slideNumber: "c/t",
     keyboard: { 84: showText }, // the key T
+    keyboardCondition: ({ key }) => ![...mayScroll].some((e) => e === document.activeElement && scrolls(e, key)),
   });
   window.slidesReady = Reveal.getTotalSlides();
 }
