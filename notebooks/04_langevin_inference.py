@@ -936,7 +936,7 @@ folds = {"groups": tuning.labels[held_out].numpy(), "cv": GroupKFold(5)}
 
 
 def typeface_accuracy(inputs, typeface):
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cg"))
     return 100 * cross_val_score(probe, inputs, typeface, **folds).mean()
 
 

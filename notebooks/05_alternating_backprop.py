@@ -31,6 +31,8 @@ semantics = "att"  # class descriptions: att (attributes) or sent (1024-d senten
 root = ""  # folder of the real benchmarks; empty: the environment's ZSL_DATA_DIR, else data/
 seed = 0  # seed of weights, latents, chains and batches; 0 or larger
 epochs = 8  # passes over the training set; 50 in the paper
+path_epochs = 20  # passes of the network with two latents, whose path is drawn; 2 or larger
+arm_epochs = 6  # passes of each ablation; 1 or larger
 latent_dim = 10  # d, the dimension of z; 10 in the paper
 hidden = 512  # width of the generator's hidden layer; 4096 in the paper
 sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 in the paper
@@ -202,7 +204,7 @@ def note(model):
 
 
 flat = ABP(config_2d, seed=seed, device="cpu")
-flat.fit(scaled, epochs=20, after_epoch=note, progress=False)
+flat.fit(scaled, epochs=path_epochs, after_epoch=note, progress=False)
 path = torch.stack(path)
 
 # %% [markdown]
@@ -487,7 +489,7 @@ print(f"written: {written.parent.name}/{written.name} in {results_dir}")
 # within a class of synthetic features over that of real ones; 1 is right.
 
 # %%
-arm_config = ABPConfig(latent_dim, 256, 0.1, langevin_steps, 0.1, epochs=6)
+arm_config = ABPConfig(latent_dim, 256, 0.1, langevin_steps, 0.1, epochs=arm_epochs)
 
 
 def one_arm(name):

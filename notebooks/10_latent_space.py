@@ -40,6 +40,7 @@ langevin_steps = 10  # l, Langevin steps a visit, on features; 10 in the paper
 step_size = 0.3  # s at sigma; at small_sigma it shrinks in proportion; 0.3 in the paper
 samples = 100  # synthetic features a class, 2 or more
 pixel_epochs = 8  # passes over the training images; 1 or larger
+plain_epochs = 3  # passes of the paper's own network on pixels, which does not warp; 1 or larger
 pixel_latent_dim = 20  # d on pixels, of which 5 are the pose; 6 or larger
 pixel_sigma = 0.3  # σ on pixels, ink from 0 to 1; positive
 letters = 10  # images from which a typeface is inferred; 1 to 95
@@ -632,7 +633,7 @@ print("by hand = precision_recall:", np.allclose(library, (near(made, real_x), n
 # %%
 plain = {}
 for d in (2, 10):
-    small = ABPConfig(d, 256, pixel_sigma, 5, pixel_sigma / 3, lr=2e-3, epochs=3)
+    small = ABPConfig(d, 256, pixel_sigma, 5, pixel_sigma / 3, lr=2e-3, epochs=plain_epochs)
     plain[d] = ABP(small, seed=seed, device="cpu").fit(pixels, progress=False)
 
 # %% mystnb={"image": {"alt": "A seven by seven map of one seen letter, and one of an unseen letter. From the upper left to the lower right the ink goes from faint to dark, and the strokes change their place a little. The same cell has the same style in both maps."}}

@@ -672,7 +672,8 @@ plots.table(pd.DataFrame(rows).T)
 # gaps:
 
 # %%
-eszsl = ESZSL(**tuning.search(ESZSL, ESZSL.GRID, data).loc[0, list(ESZSL.GRID)]).fit(data)
+settings = tuning.search(ESZSL, ESZSL.GRID, data).loc[0, list(ESZSL.GRID)] if search else {}
+eszsl = ESZSL(**settings).fit(data)
 
 
 def gaps(model, index):

@@ -45,7 +45,7 @@ hidden = 512  # width of the hidden layer; 4096 in the paper
 sigma = 0.3  # standard deviation of the noise, features scaled to [0, 1]; 0.3 in the paper
 langevin_steps = 3  # l, Langevin steps a visit; 10 in the paper
 step_size = 0.1  # s, size of a Langevin step in units of z; 0.3 in the paper
-samples = 5  # synthetic features a class, whose mean is the class's prototype
+averaged = 5  # synthetic features a class, whose mean is the class's prototype; 1 or larger
 device = "auto"  # auto (CUDA if there is one), cpu or cuda
 
 # %%
@@ -277,7 +277,7 @@ def generated(data, model, seed):
     """Means of synthetic features."""
     def means(semantics):
         rng = torch.Generator().manual_seed(seed)
-        return torch.cat([model.sample(part, samples, rng).mean(1) for part in semantics.split(200)])
+        return torch.cat([model.sample(part, averaged, rng).mean(1) for part in semantics.split(200)])
 
     return Prototypes(data.x(data.trainval).mean(0), means)
 

@@ -33,7 +33,7 @@ per_class = 6  # training images of each seen class in the arms; 2 or larger (0:
 warm_per_class = 12  # the same before the arms part; 2 or larger (0: all)
 tested = 2  # attacked test images of each unseen class; 1 or larger (0: all)
 warm_epochs = 6  # clean passes before the arms part; 1 or larger
-epochs = 1  # passes of Algorithm 1 in each arm; controls get as many as cost the same; 1 or larger
+adversarial_epochs = 1  # passes of Algorithm 1 in each arm; controls get as many as cost the same; 1 or larger
 batch_size = 24  # images a step in the arms; the paper does not say; 2 or larger
 lr = 7e-4  # rate of Adam in the arms; 1e-5 in the paper; positive
 backbone_lr = 1.0  # what the backbone's rate is multiplied by in the arms; 1 in the paper; positive
@@ -290,7 +290,7 @@ arms = {
 }
 learners = {"start": base}
 for arm, (told, units) in arms.items():
-    passes = max(1, round((4 + 2 * steps) * epochs / units))
+    passes = max(1, round((4 + 2 * steps) * adversarial_epochs / units))
     told |= {"lr": lr, "backbone_lr": backbone_lr, "batch_size": batch_size}
     config = AdversarialConfig(epochs=passes, steps=steps, **told)
     learners[arm] = Continued(config, **options).fit(data, progress=False)
@@ -360,8 +360,8 @@ plt.show()
 # - **It is owed to the search.** More clean epochs raise the attacked T1 little, and so does noise of the same size.
 # - **The paper's radii need a longer training.** With $\rho\le 4$, of which most draws are far smaller, the arm is a few points above the controls at most, about the error of the comparison, and wider radii do more in the same time.
 #   That is so after one pass over few images. From all training images, with settings that were chosen on validation, the same radii make a large difference: [paper 2, claim by claim](93_paper2_claims).
-# - **The price is clean accuracy, and the clean term pays a part of it.** All arms with wide radii recognise fewer clean images than more clean epochs do, and attacked images alone ($\alpha = 0$) the fewest. Each difference is
-#   hardly larger than its error, but both came out the same way with other seeds; §5.3 of the paper argues for the clean term, too.
+# - **The price is clean accuracy.** All arms with wide radii recognise fewer clean images than more clean epochs do. Does the clean term pay a part of the price, as §5.3 of the paper argues? ATZSL and $\alpha = 0$ differ by less than
+#   their error here, in either direction from machine to machine: that takes [seeds](93_paper2_claims).
 # - **One step from a random point does about as well** as three from the clean image, for less; so does the free scheme, for less still.
 #
 # One seed, few images, a weak attack: differences of three standard errors count here, smaller ones do not.

@@ -32,7 +32,7 @@ backbone = ""  # hangul, lite0 or resnet34; empty: hangul for hangul, else lite0
 seed = 0  # seed of weights, batches, random starts and the choice of images; 0 or larger
 radius = 4.0  # rho of the attacks, in pixels of [0, 255]; 1, 2 and 4 in the paper; above 0
 steps = 9  # N of IFGSM; 9 in the paper's tests; 1 or larger
-images = 24  # attacked images of each test set; 1 or larger
+n_images = 24  # attacked images of each test set; 1 or larger
 few = 12  # the same for checks, sweep and AutoAttack, which cost more; 1 or larger
 epochs = 8  # passes of the generator and of DEM over the training set; 1 or larger
 adversarial_epochs = 1  # passes of DEM-adv, from pixels; 0 leaves it out (photographs take long without a GPU)
@@ -134,7 +134,7 @@ low, span = raw.observed_range()
 by_hand = chain(network.eval(), low, span, dem.score_function(data.semantics[data.unseen]))
 path = FeaturePath(network, raw)
 target = EndToEnd(dem, data.semantics, path)(data.unseen)
-index = data.test_unseen[:: max(1, len(data.test_unseen) // images)]
+index = data.test_unseen[:: max(1, len(data.test_unseen) // n_images)]
 x = raw.images[index].float()
 with torch.no_grad():
     ours, theirs, stored = by_hand(x), target(x), dem.scores(data.features[index], data.semantics[data.unseen])
@@ -193,7 +193,7 @@ targets = {
     "ABP": EndToEnd(generative, data.semantics, path.to(where)),
     "DEM": EndToEnd(dem, data.semantics, path.to(where)),
 } | ({"DEM-adv": EndToEnd(dem_adv, raw.semantics)} if adversarial_epochs else {})
-make = partial(RobustEvaluation, dataset=raw, images=images, seed=seed, batch=batch, device=where)
+make = partial(RobustEvaluation, dataset=raw, images=n_images, seed=seed, batch=batch, device=where)
 evaluations = {method: make(target) for method, target in targets.items()}
 clean = {method: evaluation.run() for method, evaluation in evaluations.items()}
 plots.table(pd.DataFrame({method: run.accuracies._asdict() for method, run in clean.items()}).T)

@@ -30,7 +30,7 @@ seed = 0  # seed of weights, of what is random in attacks and of the choice of i
 points = 3.0  # the largest radius, in points of 100 an attribute, in training and in the test; 3 in the paper; above 0
 images = 300  # test images of each kind; 1 or larger
 epochs = 5  # passes over the training set; 1 or larger
-hidden = 128  # units of each layer of the relation network; 400 and 512 in the paper; 1 or larger
+width = 128  # units of each layer of the relation network; 400 and 512 in the paper; 1 or larger
 batch_size = 64  # images a step; 1 or larger
 lr = 2e-3  # Adam's rate; positive
 weight_decay = 1e-3  # of all weights; 0 or larger
@@ -105,7 +105,7 @@ class Given(nn.Module):
 
 def trained(**settings):
     """A relation network by Eq. 5, on features of the seen classes."""
-    size = {"embedding": hidden, "attribute_hidden": hidden, "hidden": hidden, "freeze": True}
+    size = {"embedding": width, "attribute_hidden": width, "hidden": width, "freeze": True}
     size |= {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     config = PoisonedConfig(**size, radius=rho, **settings)
     return PoisonedLearner(config, seed=seed, device="cpu", backbone=Given()).fit(data, progress=False)
@@ -395,7 +395,7 @@ for name, where in {"Eq. 5, α = 1/2": evaluations["Eq. 5"], "α = 0": evaluatio
     print(f"{name}: T1 {where.run().accuracies.T1:.1f} clean, {attacked.T1:.1f} poisoned")
 
 # %% [markdown]
-# It loses clean accuracy, and wins next to nothing for it.
+# It loses more clean accuracy than it wins under attack.
 # ```{solution-end}
 # ```
 #

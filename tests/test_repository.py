@@ -138,6 +138,20 @@ def test_parameter_files_name_parameters_that_exist(path: Path) -> None:
     assert set(given) <= known, f"{path.name}: unknown parameters {sorted(set(given) - known)}"
 
 
+def test_class_mode_asks_for_no_more_than_the_defaults() -> None:
+    """One file serves every notebook: a name that means little in one may mean much in another."""
+    given = yaml.safe_load((ROOT / "notebooks/params/class.yaml").read_text(encoding="utf-8"))
+    wrong = []
+    for source in SOURCES:
+        for statement in ast.parse(parameters_cell(source)).body:
+            assert isinstance(statement, ast.Assign)
+            (target,) = statement.targets
+            name = ast.unparse(target)
+            if name in given and given[name] > (default := ast.literal_eval(statement.value)):
+                wrong.append(f"{source.name}: {name} is {given[name]} in class.yaml, {default} by default")
+    assert not wrong, "\n".join(wrong)
+
+
 def parameters(source: Path) -> dict[str, int]:
     """Name and line number (in its cell) of each assignment of the `parameters` cell."""
     tree = ast.parse(parameters_cell(source))
