@@ -46,6 +46,10 @@ def changed(name: str, old: bytes, new: bytes) -> bytes:
 
 FOUND = {
     "type 8 of a MAT file": ("splits_mat", lambda: changed("splits_mat", b"att\0\t", b"att\0\x08")),
+    "type 8 of ImageNet-21K's splits": (
+        "imagenet_splits",
+        lambda: changed("imagenet_splits", b"all\0\t", b"all\0\x08"),
+    ),
     "names in Latin-1": ("names_txt", lambda: b"\xe9t\xe9\n"),
     "lists in Latin-1": ("image_lists", lambda: changed("image_lists", b"a/1", b"\xe9/1")),
     "a superscript for a number": ("image_lists", lambda: "² a/1.jpg\n".encode()),

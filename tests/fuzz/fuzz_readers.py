@@ -47,7 +47,7 @@ import torch
 from PIL import Image
 
 from zsl_lib import record
-from zsl_lib.data import load, manifest
+from zsl_lib.data import imagenet21k, load, manifest, wordnet
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.data.fetch import mirrors
 from zsl_lib.data.images import find_images, read_image
@@ -165,6 +165,37 @@ def parquet() -> bytes:
     return bytes_of(lambda file: pq.write_table(pa.table(columns), file))
 
 
+def hdf5(**values: object) -> bytes:
+    """Each a data set; a tuple of strings becomes a cell array, as MATLAB writes it."""
+    h5py = __import__("h5py")
+
+    def save(file: io.BytesIO) -> None:
+        with h5py.File(file, "w") as content:
+            for key, value in values.items():
+                if not isinstance(value, tuple):
+                    content[key] = value
+                    continue
+                cells = content.create_dataset(key, (len(value), 1), dtype=h5py.ref_dtype)
+                for i, word in enumerate(value):
+                    codes = np.frombuffer(word.encode("utf-16-le"), dtype="<u2")[:, None]
+                    cells[i, 0] = content.create_dataset(f"#refs#/{i}", data=codes).ref
+
+    return bytes_of(save)
+
+
+WNIDS = (*wordnet.load().seen[:2], sorted(set(wordnet.load().classes) - set(wordnet.load().seen))[0])
+
+
+def imagenet() -> dict[str, bytes]:
+    """ImageNet-21K's files with three classes."""
+    words = hdf5(w2v=np.ones((2, 3)), no_w2v_loc=np.array([[2.0]]), wnids=WNIDS)
+    val = {"features_val": np.array(FEATURES[:1]), "labels_val": np.array([[1.0]])}
+    features = hdf5(features=np.array(FEATURES).T, labels=np.array([[1.0, 1, 3, 3]]), **val)
+    one = np.array([[3.0]])
+    splits = mat(hops2=one, hops3=one, all=one)
+    return {imagenet21k.WORDS: words, "res101.mat": features, imagenet21k.SPLITS: splits}
+
+
 # --- the targets ---------------------------------------------------------------------------------------
 
 
@@ -213,6 +244,16 @@ def features_parquet(folder: Path, content: bytes) -> None:
     toml = TOML.replace(b'"x.npy"', b'"x.parquet"')
     write(folder, ARRAYS | {"dataset.toml": toml, "x.parquet": content})
     expect_dataset(manifest.read(folder, "mine"))
+
+
+def one_of_imagenet(file: str) -> Callable[[Path, bytes], None]:
+    """That file of ImageNet-21K's, the others as they should be."""
+
+    def target(folder: Path, content: bytes) -> None:
+        write(folder, imagenet() | {file: content})
+        expect_dataset(imagenet21k.read(folder))
+
+    return target
 
 
 def record_json(folder: Path, content: bytes) -> None:
@@ -289,6 +330,9 @@ TARGETS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], list[bytes]
         lambda: [ARRAYS["names.txt"], b"1 has_wing::long\n2 red\n", "é\n".encode("latin-1")],
     ),
     "features_parquet": (features_parquet, lambda: [parquet()]),
+    "imagenet_words": (one_of_imagenet(imagenet21k.WORDS), lambda: [imagenet()[imagenet21k.WORDS]]),
+    "imagenet_features": (one_of_imagenet("res101.mat"), lambda: [imagenet()["res101.mat"]]),
+    "imagenet_splits": (one_of_imagenet(imagenet21k.SPLITS), lambda: [imagenet()[imagenet21k.SPLITS]]),
     "record_json": (record_json, lambda: [json.dumps(RECORD).encode()]),
     "image_lists": (image_lists, lambda: [BETWEEN.join(LISTS)]),
     "image": (image, lambda: [picture("JPEG"), picture("PNG"), picture("GIF")]),

@@ -36,7 +36,7 @@ import scipy.io
 import torch
 from torch import Tensor
 
-from zsl_lib.data import wordnet
+from zsl_lib.data import mat, wordnet
 from zsl_lib.data.dataset import ZSLDataset
 from zsl_lib.data.wordnet.sentences import sentence_embeddings
 from zsl_lib.data.xlsa17 import sha256
@@ -329,6 +329,7 @@ def _semantics(words: Words, semantics: str) -> tuple[Tensor, npt.NDArray[np.boo
 def _published_splits(path: Path, n_classes: int) -> dict[str, npt.NDArray[np.int64]]:
     """The sets of ``ImageNet_splits.mat`` that it has."""
     try:
+        mat.check(path, KEYS.values())
         content = scipy.io.loadmat(path, variable_names=list(KEYS.values()))
     except Exception as error:  # scipy raises a dozen types on a damaged file
         found = f"a truncated or damaged file ({type(error).__name__}: {error})"
