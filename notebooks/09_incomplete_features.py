@@ -495,7 +495,8 @@ def wide(part, column):
 
 for name, part in runs[runs["kind"] == "random"].groupby("dataset", sort=False):
     sizes = part.groupby(["label", "ratio"], observed=True).size()
-    print(f"{name}: T1 (%), mean ± standard deviation over {sizes.min()} to {sizes.max()} seeds")
+    seeds = " to ".join(str(n) for n in sorted({sizes.min(), sizes.max()}))
+    print(f"{name}: T1 (%), mean ± standard deviation over {seeds} seeds")
     table = wide(part, "ratio")
     display(plots.table(table.set_axis([f"{100 * r:.0f} % hidden" for r in table], axis=1)))
 printed = paper.table(4).drop(columns="GTA")
