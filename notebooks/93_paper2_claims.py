@@ -183,7 +183,7 @@ def by_attack(metric):
     columns = list(wide.columns[3:])
     text = record.summarise(wide, columns, ["dataset", "method"])
     means = wide.groupby(["dataset", "method"], sort=False)[columns].mean()
-    best = means == means.groupby("dataset", sort=False).transform("max")
+    best = (means == means.groupby("dataset", sort=False).transform("max")) & (means > 0)
     return text.rename(index=title, level="method"), best.rename(index=title, level="method")
 
 
@@ -542,7 +542,7 @@ worst = curves[(curves["dataset"] != "hangul") & curves["attack"].isin(["clean",
 shown = worst.pivot_table(index=["dataset", "method"], columns="radius", values="T1", sort=False).rename(index=title)
 least = paper.attacked(4).loc["ifgsm", [SIX[m] for m in RIVALS]].min(axis=1) / 2
 shown = pd.concat([shown, pd.DataFrame({("CUB, IFGSM", "printed, least"): least}).T]).sort_index(axis=1)
-plots.table(shown.rename(columns=lambda r: f"ρ = {r:g}" if r else "clean").rename_axis(index=["T1", None]))
+plots.table(shown.rename(columns=lambda r: f"ρ = {r:g}" if r else "clean").rename_axis(index=["T1", None], columns=None))
 
 # %% [markdown]
 # Without a defence nothing is left at any of the paper's radii, nor at half the smallest. The paper's networks keep something even at 4. They are other networks (ResNet34), so this is no proof; but it is what an attack leaves that stops short, or that does not
