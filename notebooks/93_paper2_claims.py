@@ -546,7 +546,8 @@ plots.table(shown.rename(columns=lambda r: f"ρ = {r:g}" if r else "clean").rena
 
 # %% [markdown]
 # Without a defence nothing is left at any of the paper's radii, nor at half the smallest. The paper's networks keep something even at 4. They are other networks (ResNet34), so this is no proof; but it is what an attack leaves that stops short, or that does not
-# go through the whole network. Two passes of ATZSL cost no clean T1, and keep a part of it at radii up to 1, where Baseline keeps none: the paper's direction, at a quarter of its radii.
+# go through the whole network. Two passes of ATZSL cost no clean T1, and keep a part of it at radii up to 1. Baseline keeps none there, and what learned with random signs in place of
+# the search keeps none either: the paper's direction, at a quarter of its radii.
 #
 # ## Are the numbers to be believed?
 #
