@@ -197,3 +197,18 @@ def test_poison_needs_a_scale(poison, few_letters, tmp_path, monkeypatch):
     monkeypatch.setattr(poison, "load", lambda *_, **__: replace(few_letters, points=None))
     with pytest.raises(DataError, match="hangul, att: points: found none, expected some"):
         poison.run("atzsl", 0, told(tmp_path))
+
+
+@pytest.mark.parametrize("radii", [["1", "2"], ["4", "-1"]])
+def test_radii_without_the_one_of_the_checks_or_below_0_are_refused(radii, experiment, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["robustness.py", "hangul", "--radii", *radii])
+    with pytest.raises(SystemExit):
+        experiment.main()
+    assert "--radii: found [" in capsys.readouterr().err
+
+
+def test_a_command_tells_the_radii_that_are_not_the_usual(experiment, tmp_path):
+    given = vars(options(tmp_path)) | {"few": 4, "rare": 1, "hidden": 8, "samples": 2, "set": "{}"}
+    usual, told = (argparse.Namespace(**given, radii=radii) for radii in (experiment.RADII, [0.25, 4.0]))
+    assert "--radii" not in experiment.command(usual, "dem", 0)
+    assert "--radii 0.25 4" in experiment.command(told, "dem", 0)
