@@ -26,7 +26,14 @@ WIDTHS = (390, 1280, 2560)
 HEIGHT = 900
 VIEWS = (("light", 1280), ("dark", 390))  # colour scheme, and the width at which a page is opened
 KEY_PAGES = ("book/notation", "notebooks/05_alternating_backprop", "notebooks/90_results")  # and the first
-SETTLED = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
+# Math, fonts, and the script that draws the icons, which on a busy machine comes after all else.
+SETTLED = """async () => {
+  await window.MathJax?.startup?.promise;
+  await document.fonts.ready;
+  const until = performance.now() + 5000;
+  while (document.querySelector("i[class*='fa-']") && performance.now() < until)
+    await new Promise((done) => setTimeout(done, 50));
+}"""
 SEARCH_MS = 15_000  # how long a search may take
 RESIZED_MS = 400  # the theme looks again at what scrolls 300 ms after the window changed
 AXE_OPTIONS = {"resultTypes": ["violations"], "preload": False}
