@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 
 if __name__ == "__main__" and "--input" not in sys.argv and find_spec("atheris"):
@@ -186,6 +187,7 @@ def hdf5(**values: object) -> bytes:
 WNIDS = (*wordnet.load().seen[:2], sorted(set(wordnet.load().classes) - set(wordnet.load().seen))[0])
 
 
+@cache
 def imagenet() -> dict[str, bytes]:
     """ImageNet-21K's files with three classes."""
     words = hdf5(w2v=np.ones((2, 3)), no_w2v_loc=np.array([[2.0]]), wnids=WNIDS)
