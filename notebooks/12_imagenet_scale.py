@@ -62,7 +62,7 @@ from zsl_lib.data import data_root, imagenet21k, wordnet
 from zsl_lib.data.standin import ClassNormals, hold_out, stand_in
 from zsl_lib.data.wordnet.sentences import TABLE, sentence_embeddings
 from zsl_lib.learn.methods import METHODS, learner
-from zsl_lib.metrics import flat_hit, hubness
+from zsl_lib.metrics import flat_hit, flat_hits, hubness
 from zsl_lib.models.backbone import lite0_classifier
 
 plots.style()
@@ -259,9 +259,14 @@ class Prototypes:
     def __init__(self, centre, means):
         self.centre, self.means = centre, means
 
+    def prototypes(self, semantics):
+        return F.normalize(self.means(semantics) - self.centre)
+
+    def cosines(self, x, prototypes):
+        return F.normalize(x - self.centre) @ prototypes.T
+
     def scores(self, x, semantics):
-        prototypes = self.means(semantics) - self.centre
-        return F.normalize(x - self.centre) @ F.normalize(prototypes).T
+        return self.cosines(x, self.prototypes(semantics))
 
 
 def ridge(data, lam):
@@ -303,15 +308,14 @@ index = data.test_unseen
 labels = data.labels[index]
 
 
-def flat_hits(recogniser, rows, candidates):
+def hits_of(recogniser, rows, candidates):
     """Flat-hit@k of all images of the classes ``rows`` among ``candidates``, for each k."""
     chosen = index[torch.isin(labels, rows)]
     column = torch.full((len(wnids),), -1).index_copy(0, candidates, torch.arange(len(candidates)))
-    hits = np.zeros(len(HITS))
+    prototypes, hits = recogniser.prototypes(data.semantics[candidates]), np.zeros(len(HITS))
     for part in chosen.split(2000):
-        scores = recogniser.scores(data.x(part), data.semantics[candidates])
-        truth = column[data.labels[part]]
-        hits += len(part) * np.array([flat_hit(scores, truth, min(k, len(candidates))) for k in HITS])
+        scores = recogniser.cosines(data.x(part), prototypes)
+        hits += len(part) * np.array(flat_hits(scores, column[data.labels[part]], np.minimum(HITS, len(candidates))))
     return hits / len(chosen)
 
 
@@ -319,7 +323,7 @@ def summary(rows, candidates):
     """One line a recogniser: mean over runs, and the standard deviation where there are several."""
     lines = {}
     for name, runs in recognisers.items():
-        hits = np.stack([flat_hits(r, rows, candidates) for r in runs])
+        hits = np.stack([hits_of(r, rows, candidates) for r in runs])
         spread = hits.std(0, ddof=1) if len(runs) > 1 else [None] * len(HITS)
         lines[name] = [f"{m:.1f}" + (f" ± {s:.1f}" if s is not None else "") for m, s in zip(hits.mean(0), spread, strict=True)]
     lines["chance"] = [f"{100 * min(k / len(candidates), 1):.1f}" for k in HITS]
@@ -376,12 +380,12 @@ colours = dict(zip((1, 5, 20), plt.rcParams["axes.prop_cycle"].by_key()["color"]
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
 groups = {"2": edges == 2, "3": edges == 3, "4": edges == 4, "≥ 5": edges >= 5}
 groups = {name: data.unseen[mask] for name, mask in groups.items() if mask.any()}
-by_distance = np.stack([flat_hits(recogniser, rows, data.unseen) for rows in groups.values()])
+by_distance = np.stack([hits_of(recogniser, rows, data.unseen) for rows in groups.values()])
 pool = data.semantics.any(1).index_fill(0, data.candidates, False).nonzero().flatten()
 pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))]
 sizes = sorted({len(data.unseen) + n for n in (0, 700, 2_000, 6_000, len(pool)) if n <= len(pool)})
 larger = [torch.cat([data.unseen, pool[: n - len(data.unseen)]]) for n in sizes]
-by_number = np.stack([flat_hits(recogniser, data.unseen, candidates) for candidates in larger])
+by_number = np.stack([hits_of(recogniser, data.unseen, candidates) for candidates in larger])
 for k, colour in colours.items():
     left.plot(list(groups), by_distance[:, HITS.index(k)], marker="o", color=colour, label=f"k = {k}")
     right.plot(sizes, by_number[:, HITS.index(k)], marker="o", color=colour)
@@ -461,7 +465,7 @@ real = torch.zeros(len(data.seen), train[0].shape[1]).index_add_(0, train[1], tr
 regressed = recognisers["regression"][0].means(data.semantics[everything])
 mixed = regressed.index_copy(0, position, real)
 for name, prototypes in {"all regressed": regressed, "seen ones real": mixed}.items():
-    hits = flat_hits(Prototypes(centre, lambda _, p=prototypes: p), data.unseen, everything)
+    hits = hits_of(Prototypes(centre, lambda _, p=prototypes: p), data.unseen, everything)
     print(f"{name:15} unseen images:", ", ".join(f"@{k} {hit:.1f}" for k, hit in zip(HITS, hits, strict=True)))
 
 # %% [markdown]

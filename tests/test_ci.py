@@ -241,9 +241,9 @@ def test_python_too_old_is_said(tmp_path: Path) -> None:
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo "Python 3.9.6" && exit 0\nexit 1\n', encoding="utf-8")
     old.chmod(0o755)
-    result = subprocess.run(
-        ["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    command = ["make", "install", f"PYTHON={old}"]
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "Python 3.9.6; expected Python >= 3.11" in result.stderr
     assert not (tmp_path / ".venv").exists()

@@ -18,6 +18,7 @@ from zsl_lib.errors import DataError
 from zsl_lib.metrics import (
     evaluate,
     flat_hit,
+    flat_hits,
     h_by_epoch,
     harmonic_mean,
     hubness,
@@ -204,6 +205,7 @@ def test_flat_hit_counts_images_and_per_class_counts_classes():
     labels = torch.tensor([0, 0, 0, 1])
     assert flat_hit(scores, labels) == pytest.approx(75)
     assert flat_hit(scores, labels, per_class=True) == pytest.approx(50)
+    assert flat_hits(scores, labels, [3, 1], per_class=True) == pytest.approx([100, 50])
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -219,7 +221,7 @@ def test_flat_hit_grows_with_k_and_a_tie_is_the_mean_over_orders(seed, k):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(3, (6, 8), generator=generator).float()
     labels = torch.randint(8, (6,), generator=generator)
-    found = [flat_hit(scores, labels, i) for i in range(1, 9)]
+    found = flat_hits(scores, labels, range(1, 9))
     assert found == sorted(found)
     assert found[-1] == 100
     broken = scores.repeat(500, 1) + 0.5 * torch.rand(3000, 8, generator=generator)  # ties at random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -105,7 +106,12 @@ def h_by_epoch(recogniser: SyntheticRecogniser, dataset: ZSLDataset) -> list[flo
 
 
 def flat_hit(scores: Tensor, labels: Tensor, k: int = 1, *, per_class: bool = False) -> float:
-    """Flat-hit@k: how often the true class is among the k best-scored, in per cent.
+    """Flat-hit@k: how often the true class is among the k best-scored, in per cent. See :func:`flat_hits`."""
+    return flat_hits(scores, labels, [k], per_class=per_class)[0]
+
+
+def flat_hits(scores: Tensor, labels: Tensor, ks: Sequence[int], *, per_class: bool = False) -> list[float]:
+    """Flat-hit@k for each of ``ks``, by one pass over the scores.
 
     The mean is over images, as in the literature on ImageNet-21K (Frome et al., NeurIPS 2013), whose classes
     differ a thousandfold in their numbers of images; ``per_class`` gives each the same weight, as T1 does.
@@ -120,14 +126,15 @@ def flat_hit(scores: Tensor, labels: Tensor, k: int = 1, *, per_class: bool = Fa
 
     Raises
     ------
-    DataError: no image, shapes or labels that do not fit, a NaN, or k not in 1 … C.
+    DataError: no image, shapes or labels that do not fit, a NaN, or a k not in 1 … C.
     """
     n, c = scores.shape if scores.ndim == 2 else (0, 0)
     if n == 0 or labels.shape != (n,):
         found = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
         raise DataError("flat_hit", found=found, expected="[N, C] and [N], N above 0")
-    if not 1 <= k <= c:
-        raise DataError("flat_hit: k", found=k, expected=f"1 to {c}, the number of candidates")
+    for k in ks:
+        if not 1 <= k <= c:
+            raise DataError("flat_hit: k", found=k, expected=f"1 to {c}, the number of candidates")
     if labels.min() < 0 or labels.max() >= c:
         found = f"{int(labels.min())}..{int(labels.max())}"
         raise DataError("flat_hit: labels", found=found, expected=f"0..{c - 1}, columns of the scores")
@@ -135,12 +142,13 @@ def flat_hit(scores: Tensor, labels: Tensor, k: int = 1, *, per_class: bool = Fa
         raise DataError("flat_hit: scores", found="NaN", expected="numbers, or -inf")
     own = scores.gather(1, labels[:, None])
     better, equal = (scores > own).sum(1), (scores == own).sum(1)  # the true class is among the equal ones
-    hits = ((k - better) / equal).clamp(0, 1).double()
+    hits = torch.stack([((k - better) / equal).clamp(0, 1).double() for k in ks], 1)
     hits[own.flatten() == -torch.inf] = 0
     if not per_class:
-        return float(hits.mean()) * 100
-    _, index = labels.unique(return_inverse=True)
-    return float((torch.bincount(index, weights=hits) / torch.bincount(index)).mean()) * 100
+        return (hits.mean(0) * 100).tolist()
+    _, index, images = labels.unique(return_inverse=True, return_counts=True)
+    sums = hits.new_zeros(len(images), len(ks)).index_add_(0, index, hits)
+    return ((sums / images[:, None]).mean(0) * 100).tolist()
 
 
 def hubness(scores: Tensor, k: int = 1) -> float:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 import foolbox
 import torch
-from art.estimators.classification import PyTorchClassifier
+from filelock import FileLock
 from torch import Tensor, nn
+
+with FileLock(Path(tempfile.gettempdir()) / "zsl-book-art.lock"):
+    # Its first import writes a file of settings, and fails where another process is just doing the same.
+    from art.estimators.classification import PyTorchClassifier
 
 
 class Problem(NamedTuple):

@@ -98,13 +98,15 @@ def logistic(x: Array, t: Array, lam: float, tol: float = 1e-3) -> tuple[Array, 
     values, vectors = eigh((x - x.mean(0)).T @ (x - x.mean(0)))
     scale = (np.maximum(values, 0) / 4 + lam) ** -0.5
     u = np.c_[(x - x.mean(0)) @ vectors * scale, np.full(len(x), 2 * len(x) ** -0.5)]
-    penalty = np.r_[lam * scale**2, 0.0][:, None]
+    penalty, ut = np.r_[lam * scale**2, 0.0][:, None], u.T @ t
 
     def objective(v: Array) -> tuple[float, Array]:
         v = v.reshape(-1, t.shape[1])
         logits = u @ v
-        value = np.logaddexp(0, logits).sum() - (t * logits).sum() + (penalty * v**2).sum() / 2
-        return value, (u.T @ (expit(logits) - t) + penalty * v).ravel()
+        p = expit(logits)
+        loss = (np.maximum(logits, 0) - np.log(np.maximum(p, 1 - p))).sum()  # log(1 + e^logits), a log each
+        value = loss - (v * ut).sum() + (penalty * v**2).sum() / 2
+        return value, (u.T @ p - ut + penalty * v).ravel()
 
     start = np.zeros(u.shape[1] * t.shape[1])
     options: Any = {"maxiter": 2000, "maxfun": 4000, "ftol": 0, "gtol": tol}
