@@ -35,7 +35,7 @@ from zsl_lib import DataError
 from zsl_lib.sweep import prepare, sweep, work, workers
 from zsl_lib.sweep.__main__ import main
 from zsl_lib.sweep.plan import Run, parse_seeds, parse_settings, read_notebook, run_name, value_text
-from zsl_lib.sweep.run import ATTEMPTS, Status, execute, read_status, state_of
+from zsl_lib.sweep.run import ATTEMPTS, Status, _environment, execute, read_status, state_of
 from zsl_lib.sweep.summary import gather, mean_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -587,6 +587,14 @@ def test_the_done_run_is_whole(faulty):
 
 
 VALUE = 100 * 0.5 * random.Random(4).random()
+
+
+def test_a_kernel_gets_what_make_gives_it(monkeypatch):
+    exports = dict(re.findall(r"^export (\w+) \?= (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert len(exports) == 4
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "ACTIVE"})
+    _environment(None)
+    assert exports | {"OMP_WAIT_POLICY": "ACTIVE"} == {name: os.environ[name] for name in exports}
 
 
 def test_no_kernel_is_left(faulty):
