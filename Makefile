@@ -38,8 +38,9 @@ export OPENBLAS_THREAD_TIMEOUT ?= 10
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 # On two cores, two notebooks (or files of tests) side by side with a thread each are done in half the time that one after
-# the other takes with two threads each; and sums do not depend on how many cores there are. Each takes up to a gigabyte.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+# the other takes with two threads each; and sums do not depend on how many cores there are. The
+# largest takes 2.3 GB, most less than one.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 book class refresh unit nbval: export OMP_NUM_THREADS ?= 1
 # For the test that grades.
